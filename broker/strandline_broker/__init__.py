@@ -1,0 +1,1 @@
+"""The broker: wire protocol, network, log, replication, coordinators and the cluster contract."""

@@ -1,0 +1,1 @@
+"""One handler module per Kafka API key; the file list is the support matrix."""

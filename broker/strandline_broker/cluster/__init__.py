@@ -1,0 +1,1 @@
+"""The cluster contract: objects, pure transitions and stores, shared with the operator."""

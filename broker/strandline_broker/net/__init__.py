@@ -1,0 +1,1 @@
+"""Sockets and frames: connections, listeners, limits and back-pressure."""

@@ -1,0 +1,1 @@
+"""Partitions as this broker holds them: leadership, high watermark, acknowledgement."""

@@ -1,0 +1,1 @@
+"""Composition of one broker process: configuration, start-up, shutdown, HTTP port."""

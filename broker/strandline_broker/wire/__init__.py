@@ -1,0 +1,1 @@
+"""The Kafka wire format: pure functions between bytes and values. Imports no asyncio."""

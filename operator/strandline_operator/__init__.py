@@ -1,0 +1,1 @@
+"""Kopf handlers, the controller, Kubernetes manifests and the command line."""

@@ -1,0 +1,1 @@
+"""Tiered storage: object stores, manifests, upload, ranged reads and restore."""
