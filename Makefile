@@ -1,0 +1,73 @@
+# Every target sets up what it needs: Python 3.11+ and make are enough for `run`, `test`, `lint`.
+# What needs more says so in the last column of `make help`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this page
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Strandline needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.PHONY: setup
+setup: $(STAMP) ## create .venv with everything that run, test and lint need
+
+.PHONY: run
+run: $(STAMP) ## start a three-broker cluster on localhost:9092-9094, apply examples/, show a live status
+	$(BIN)/strandline dev --brokers 3 --manifests examples --data-dir .strandline
+
+.PHONY: test
+test: $(STAMP) ## the test suite
+	$(BIN)/python -m pytest tests
+
+.PHONY: lint
+lint: $(STAMP) ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: format
+format: $(STAMP) ## let ruff format and fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: $(STAMP) ## CPU, latency, memory; beside Apache Kafka [java, mvn: skipped without]
+	$(BIN)/python -m benchmarks.run
+
+.PHONY: foreign
+foreign: $(STAMP) ## real clients from elsewhere: kcat, Kafka's Java tools [kcat, java, mvn]
+	$(BIN)/python -m pytest tests/foreign -m foreign
+
+.PHONY: crash
+crash: $(STAMP) ## 100 kill -9 under load, and 1,000 seeds of power loss
+	$(BIN)/python -m tests.crash.kill_harness --kills 100
+	STRANDLINE_SEEDS=1000 $(BIN)/python -m pytest tests/crash/test_power_loss.py
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## coverage-guided fuzzing of every decoder, 60 s each [installs atheris]
+	$(BIN)/pip install --quiet --disable-pip-version-check atheris
+	$(BIN)/python -m tests.fuzz.run --seconds 60
+
+.PHONY: docs
+docs: $(STAMP) ## rewrite the generated pages
+	$(BIN)/python -m strandline_broker.wire.compatibility > docs/compatibility.md
+
+.PHONY: image
+image: ## build the container image [docker]
+	docker build --tag strandline:dev .
+
+.PHONY: clean
+clean: ## remove what `run` and the tools left behind
+	rm -rf .strandline .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
