@@ -1,0 +1,158 @@
+"""JSON pointers and patches (RFC 6901, RFC 6902), as far as cluster stores need them.
+
+Stores use it; callers who build patches use `pointer`. Pure. Only the operations `add`, `replace`, `remove`
+and `test`: `move` and `copy` are never needed here, and an operation that nobody uses is one that nobody
+tests.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+
+class PatchError(ValueError):
+    """The patch is malformed, or an operation's path does not exist."""
+
+
+class TestFailedError(PatchError):
+    """A `test` operation inside the patch did not hold."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    def __init__(self, path: str, expected: Any, actual: Any) -> None:
+        super().__init__(f"test of {path} failed")
+        self.path = path
+        self.expected = expected
+        self.actual = actual
+
+
+MISSING: Final = object()
+
+
+def pointer(*tokens: str | int) -> str:
+    """Return the JSON pointer of the given reference tokens, escaped."""
+    return "".join("/" + str(token).replace("~", "~0").replace("/", "~1") for token in tokens)
+
+
+def parse(path: str) -> list[str]:
+    """Return the reference tokens of a JSON pointer. Raises PatchError."""
+    if path == "":
+        return []
+    if not path.startswith("/"):
+        raise PatchError(f"{path!r} is no JSON pointer")
+    return [token.replace("~1", "/").replace("~0", "~") for token in path[1:].split("/")]
+
+
+def resolve(document: Any, path: str) -> Any:
+    """Return the value at `path`, or `MISSING` when its last token does not exist or any before it."""
+    value = document
+    for token in parse(path):
+        if isinstance(value, dict):
+            value = value.get(token, MISSING)
+        elif isinstance(value, list):
+            index = _index(token, len(value) - 1)
+            value = MISSING if index is None else value[index]
+        else:
+            return MISSING
+        if value is MISSING:
+            return MISSING
+    return value
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Return whether two JSON values are equal; unlike Python, JSON does not take `true` for 1."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(equal(value, b[key]) for key, value in a.items())
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return bool(a == b)
+
+
+def failed_tests(document: Any, tests: Iterable[tuple[str, Any]]) -> list[tuple[str, Any, Any]]:
+    """Return (pointer, expected, actual) of every test that does not hold.
+
+    Raises PatchError on a bad pointer.
+
+    An expected None also matches what does not exist, as in the API server's patch library.
+    """
+    failed = []
+    for path, expected in tests:
+        actual = resolve(document, path)
+        if actual is MISSING:
+            actual = None
+        if not equal(actual, expected):
+            failed.append((path, expected, actual))
+    return failed
+
+
+def apply(document: Any, operations: Sequence[dict[str, Any]]) -> Any:
+    """Return `document` with all operations applied.
+
+    The argument stays as it is. Raises PatchError, TestFailedError.
+    """
+    result = copy.deepcopy(document)
+    for operation in operations:
+        _apply_one(result, operation)
+    return result
+
+
+def _apply_one(document: Any, operation: dict[str, Any]) -> None:
+    op, path = operation.get("op"), operation.get("path")
+    if op not in ("add", "replace", "remove", "test") or not isinstance(path, str):
+        raise PatchError(f"{operation!r} is no supported operation (add, replace, remove, test)")
+    if op != "remove" and "value" not in operation:
+        raise PatchError(f"{op} of {path} has no value")
+    if op == "test":
+        failed = failed_tests(document, [(path, operation["value"])])
+        if failed:
+            raise TestFailedError(*failed[0])
+        return
+    tokens = parse(path)
+    if not tokens:
+        raise PatchError("the whole document cannot be patched")
+    parent = resolve(document, pointer(*tokens[:-1]))
+    # A copy: a value that appears twice in a patch must not become one shared value in the document.
+    value = copy.deepcopy(operation.get("value"))
+    if isinstance(parent, dict):
+        _apply_to_object(parent, tokens[-1], op, value, path)
+    elif isinstance(parent, list):
+        _apply_to_array(parent, tokens[-1], op, value, path)
+    else:
+        raise PatchError(f"cannot {op} {path}: there is nothing above it")
+
+
+def _apply_to_object(parent: dict[str, Any], key: str, op: str, value: Any, path: str) -> None:
+    if op != "add" and key not in parent:
+        raise PatchError(f"cannot {op} {path}: it does not exist")
+    if op == "remove":
+        del parent[key]
+    else:
+        parent[key] = value
+
+
+def _apply_to_array(parent: list[Any], last: str, op: str, value: Any, path: str) -> None:
+    if op == "add":
+        index = len(parent) if last == "-" else _index(last, len(parent))
+        if index is None:
+            raise PatchError(f"cannot add {path}: the index is out of range")
+        parent.insert(index, value)
+        return
+    index = _index(last, len(parent) - 1)
+    if index is None:
+        raise PatchError(f"cannot {op} {path}: it does not exist")
+    if op == "remove":
+        del parent[index]
+    else:
+        parent[index] = value
+
+
+def _index(token: str, last: int) -> int | None:
+    """Return an array index in [0, last], or None. RFC 6901 allows neither signs nor leading zeros."""
+    if not (token.isascii() and token.isdigit()) or (len(token) > 1 and token[0] == "0"):
+        return None
+    index = int(token)
+    return index if index <= last else None
