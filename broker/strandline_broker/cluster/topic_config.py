@@ -11,7 +11,6 @@ Source: Apache Kafka 4.2, `TopicConfig`, `LogConfig`, `ServerTopicConfigSynonyms
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 
 from strandline_broker.cluster.topic_config_table import TABLE
@@ -30,7 +29,6 @@ __all__ = [
     "InvalidTopicConfig",
     "TopicConfig",
     "Value",
-    "defaults_from_broker_keys",
     "effective",
     "is_compacted",
     "parse_value",
@@ -38,12 +36,8 @@ __all__ = [
     "validate",
 ]
 
-_COUNT = re.compile(r"[0-9]{1,12}", re.ASCII)
-
 TOPIC_CONFIGS: Mapping[str, TopicConfig] = {config.name: config for config in TABLE}
 """Every topic configuration by name, in alphabetical order."""
-
-_HOURS_AND_MINUTES = {"hours": 3_600_000, "minutes": 60_000}
 
 
 def suggest(name: str, known: Mapping[str, object]) -> str:
@@ -83,27 +77,6 @@ def effective(configs: Mapping[str, str], defaults: Mapping[str, str] | None = N
         values.update(defaults)
     values.update(configs)
     return values
-
-
-def defaults_from_broker_keys(keys: Mapping[str, str]) -> dict[str, str]:
-    """Return the topic defaults that broker-level keys (`log.retention.hours`, ...) set.
-
-    Unknown keys are ignored; of several synonyms the most specific wins (milliseconds before hours).
-    Raises InvalidTopicConfig for bad values.
-    """
-    defaults = {}
-    for config in TOPIC_CONFIGS.values():
-        if not config.broker_default:
-            continue
-        for synonym in config.broker_synonyms:
-            if synonym in keys:
-                unit = _HOURS_AND_MINUTES.get(synonym.rpartition(".")[2], 1)
-                text = keys[synonym].strip()
-                if unit > 1 and _COUNT.fullmatch(text):
-                    text = str(int(text) * unit)
-                defaults[config.name] = config.normalise(text)
-                break
-    return defaults
 
 
 def is_compacted(configs: Mapping[str, str]) -> bool:

@@ -118,7 +118,6 @@ TABLE = (
         str(1 << 30),
         "For tests: overrides segment.bytes below its minimum.",
         minimum=1,
-        broker_default=False,
         internal=True,
     ),
     TopicConfig(
@@ -211,7 +210,6 @@ TABLE = (
         "In-sync replicas that must hold a record before acks=all is answered and consumers see it.",
         broker_synonyms=("min.insync.replicas",),
         minimum=1,
-        broker_default=False,
     ),
     TopicConfig(
         "preallocate",
@@ -226,14 +224,12 @@ TABLE = (
         ConfigType.BOOLEAN,
         "false",
         "Stops uploading of a tiered topic; what is in the bucket stays readable.",
-        broker_default=False,
     ),
     TopicConfig(
         "remote.log.delete.on.disable",
         ConfigType.BOOLEAN,
         "false",
         "Whether switching tiering off for a topic also deletes its data from the bucket.",
-        broker_default=False,
     ),
     TopicConfig(
         "remote.storage.enable",
@@ -241,7 +237,6 @@ TABLE = (
         "false",
         "Whether sealed segments move to the bucket. Unset means on where the Cluster has a bucket "
         "and the topic is not compacted.",
-        broker_default=False,
     ),
     TopicConfig(
         "retention.bytes",
@@ -297,6 +292,5 @@ TABLE = (
         "Whether a replica that may lack acknowledged records can lead when no other is left. It "
         "loses those records; an Event names every such election.",
         broker_synonyms=("unclean.leader.election.enable",),
-        broker_default=False,
     ),
 )

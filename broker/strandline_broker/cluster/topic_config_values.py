@@ -48,9 +48,7 @@ class TopicConfig:
 
     `default` is Kafka's default as a string. `broker_synonyms` are the broker-level keys that set the
     default for all topics, most specific first. `supported` is False where a value is validated and reported
-    but has no effect here (the documentation then says why). `broker_default` is False for keys whose
-    cluster-wide default is not a broker's business: the controller decides on them. No topic configuration
-    is sensitive.
+    but has no effect here (the documentation then says why). No topic configuration is sensitive.
     """
 
     name: str
@@ -63,7 +61,6 @@ class TopicConfig:
     also_valid: int | None = None
     choices: tuple[str, ...] = ()
     supported: bool = True
-    broker_default: bool = True
     internal: bool = False
     sensitive: bool = False
 

@@ -105,11 +105,3 @@ def test_defaults_are_valid() -> None:
         assert config.normalise(config.default) == config.default
         assert config.documentation.endswith(".")
     assert list(topic_config.TOPIC_CONFIGS) == sorted(topic_config.TOPIC_CONFIGS)
-
-
-def test_broker_keys_set_defaults_and_milliseconds_win_over_hours() -> None:
-    keys = {"log.retention.hours": "2", "log.roll.ms": "7", "log.roll.hours": "1", "min.insync.replicas": "3"}
-    assert topic_config.defaults_from_broker_keys(keys) == {"retention.ms": "7200000", "segment.ms": "7"}
-    assert topic_config.defaults_from_broker_keys({"log.retention.hours": "-1"}) == {"retention.ms": "-1"}
-    with pytest.raises(InvalidTopicConfig):
-        topic_config.defaults_from_broker_keys({"log.roll.hours": "x"})

@@ -1,0 +1,371 @@
+"""The one configuration of a broker: every key with its type, default and documentation.
+
+`load` is called by the command line; everybody else receives a finished, frozen `BrokerConfig`. A value comes
+from `--set`, else from the environment (`STRANDLINE_<KEY>`), else from the YAML file, else it is the default.
+Keys are written as here or under Kafka's name for the same setting (`socket.request.max.bytes`).
+
+What is *not* here: defaults for topic configurations (`retention.ms`, `min.insync.replicas`, ...). They belong
+to the cluster, not to one broker: `Cluster.spec.config`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from strandline_broker.cluster.topic_config import TOPIC_CONFIGS, suggest
+from strandline_broker.server.config_keys import INT_MAX, KeySpec, convert, key, spec_of
+from strandline_broker.server.listeners import Listener, ListenerSettings, resolve
+
+ENVIRONMENT_PREFIX = "STRANDLINE_"
+
+# Kubernetes sets such variables in every container for a Service whose name begins with `strandline`.
+_SERVICE_VARIABLE = re.compile(r".*_SERVICE_(HOST|PORT)(_.*)?|.*_PORT_[0-9]+_(TCP|UDP|SCTP)(_.*)?")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the text names every problem that was found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerConfig:
+    """Configuration of one broker; `key()` carries the documentation of each field.
+
+    Constructing one checks the keys against each other and raises ConfigError.
+    """
+
+    # Identity
+    broker_id: int = key(
+        -1, "Number of this broker in its cluster.", kafka="node.id", minimum=0, maximum=INT_MAX
+    )
+    cluster_name: str = key("dev", "Name of the Cluster object that this broker belongs to.")
+    cluster_id: str | None = key(
+        None,
+        "Id of the cluster; a volume that holds another id is refused. Unset: as the volume or Cluster says.",
+    )
+    data_dir: str = key("", "Directory for everything that this broker keeps.", kafka="log.dirs")
+    store: str = key("", "Where cluster state lives: `sqlite:PATH`, or `kubernetes`.")
+    namespace: str = key("default", "Kubernetes namespace of the Cluster, with store=kubernetes.")
+    rack: str | None = key(
+        None, "Failure domain of this broker; replicas are spread over racks.", kafka="broker.rack"
+    )
+
+    # Listeners
+    listeners: str = key("PLAINTEXT://:9092", "Where to listen: NAME://host:port,...", kafka="listeners")
+    advertised_listeners: str | None = key(
+        None, "What clients are told to connect to, where that differs.", kafka="advertised.listeners"
+    )
+    listener_security_protocol_map: str = key(
+        "", "NAME:PLAINTEXT or NAME:SSL for each listener.", kafka="listener.security.protocol.map"
+    )
+    inter_broker_listener_name: str | None = key(
+        None, "Listener that only brokers may use.", kafka="inter.broker.listener.name"
+    )
+    inter_broker_token_file: str | None = key(None, "File with the secret that brokers show each other.")
+    ssl_certificate_file: str | None = key(
+        None, "PEM certificate chain of SSL listeners: one path, or NAME=path,... Reloaded when it changes."
+    )
+    ssl_key_file: str | None = key(None, "PEM private key of SSL listeners: one path, or NAME=path,...")
+    ssl_client_ca_file: str | None = key(
+        None, "PEM authorities that client certificates are checked with: one path, or NAME=path,..."
+    )
+    ssl_client_auth: str = key(
+        "none",
+        "Whether clients must show a certificate.",
+        kafka="ssl.client.auth",
+        choices=("none", "requested", "required"),
+    )
+    http_host: str = key("127.0.0.1", "Address of the HTTP port (health, metrics, /v1/partitions).")
+    http_port: int = key(
+        -1, "HTTP port; 0 takes any free one, -1 switches it off.", minimum=-1, maximum=65535
+    )
+
+    # Topics
+    auto_create_topics_enable: bool = key(
+        default=True,
+        doc="Whether a client that asks for an unknown topic creates it.",
+        kafka="auto.create.topics.enable",
+    )
+    num_partitions: int = key(
+        1,
+        "Partitions of a topic created without a number.",
+        kafka="num.partitions",
+        minimum=1,
+        maximum=10_000,
+    )
+    default_replication_factor: int = key(
+        1,
+        "Replicas of a topic created without a number.",
+        kafka="default.replication.factor",
+        minimum=1,
+        maximum=32767,
+    )
+
+    # Durability and the log
+    flush: str = key(
+        "Fsync",
+        "When a record counts as written: `Fsync` when the disk has it, `Replicated` from memory on the "
+        "in-sync replicas, as Kafka does.",
+        choices=("Fsync", "Replicated"),
+    )
+    log_retention_check_interval_ms: int = key(
+        300_000,
+        "Time between two looks for segments to delete.",
+        kafka="log.retention.check.interval.ms",
+        minimum=1,
+    )
+    log_flush_offset_checkpoint_interval_ms: int = key(
+        60_000,
+        "Time between two writes of the recovery points.",
+        kafka="log.flush.offset.checkpoint.interval.ms",
+        minimum=1,
+    )
+    replica_high_watermark_checkpoint_interval_ms: int = key(
+        5_000,
+        "Time between two writes of the high watermarks.",
+        kafka="replica.high.watermark.checkpoint.interval.ms",
+        minimum=1,
+    )
+    producer_id_expiration_ms: int = key(
+        86_400_000,
+        "Idle time after which an idempotent producer's sequence is forgotten.",
+        kafka="producer.id.expiration.ms",
+        minimum=1,
+    )
+    log_open_files_max: int = key(4_000, "Segment files kept open at once.", minimum=64)
+
+    # Limits: what happens at each is back-pressure or a clear error, never growth
+    socket_request_max_bytes: int = key(
+        100 << 20,
+        "Largest request; a larger one closes its connection.",
+        kafka="socket.request.max.bytes",
+        minimum=1024,
+        maximum=INT_MAX,
+    )
+    queued_max_request_bytes: int = key(
+        256 << 20,
+        "Memory for requests that have begun to arrive; when it is used up, connections are not read.",
+        kafka="queued.max.request.bytes",
+        minimum=1 << 20,
+    )
+    socket_backlog_max_bytes: int = key(
+        16 << 20, "Unsent answers of one connection above which it is not read.", minimum=1 << 16
+    )
+    max_connections: int = key(
+        10_000, "Connections at once.", kafka="max.connections", minimum=1, maximum=INT_MAX
+    )
+    max_connections_per_ip: int = key(
+        10_000,
+        "Connections at once from one address.",
+        kafka="max.connections.per.ip",
+        minimum=1,
+        maximum=INT_MAX,
+    )
+    max_requests_in_flight_per_connection: int = key(
+        1_000, "Unanswered requests of one connection above which it is not read.", minimum=1
+    )
+    connections_max_idle_ms: int = key(
+        600_000, "Idle time after which a connection is closed.", kafka="connections.max.idle.ms", minimum=1
+    )
+    partial_request_timeout_ms: int = key(
+        60_000, "Time that a request may take to arrive once its first byte is here.", minimum=1
+    )
+    tls_handshake_timeout_ms: int = key(10_000, "Time that a TLS handshake may take.", minimum=1)
+    socket_listen_backlog_size: int = key(
+        128, "Connections that may wait to be accepted.", kafka="socket.listen.backlog.size", minimum=1
+    )
+    fetch_max_bytes: int = key(
+        55 << 20,
+        "Most bytes in one answer to a fetch.",
+        kafka="fetch.max.bytes",
+        minimum=1024,
+        maximum=INT_MAX,
+    )
+    fetch_parked_max: int = key(
+        20_000, "Fetches that may wait for data at once; above, they are answered empty."
+    )
+    max_incremental_fetch_session_cache_slots: int = key(
+        1_000,
+        "Fetch sessions kept (KIP-227); above, clients get answers without a session.",
+        kafka="max.incremental.fetch.session.cache.slots",
+        minimum=0,
+    )
+    request_timeout_max_ms: int = key(
+        600_000, "Longest time that a request may wait, whatever it asks for.", minimum=1
+    )
+    delete_records_timeout_ms: int = key(30_000, "Upper bound for a DeleteRecords request.", minimum=1)
+
+    # Cluster membership
+    lease_duration_ms: int = key(
+        10_000, "Time without renewal after which the broker counts as dead.", minimum=100
+    )
+    lease_renew_ms: int = key(3_000, "Time between two renewals of the Lease.", minimum=10)
+    shutdown_timeout_ms: int = key(
+        30_000,
+        "Time that a stopping broker waits for its leaderships to move before it stops anyway.",
+        minimum=0,
+    )
+    producer_id_block_size: int = key(1_000, "Producer ids taken from the cluster at once.", minimum=1)
+    log_level: str = key("INFO", "What is logged.", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+
+    def __post_init__(self) -> None:
+        """Check what one key alone does not show."""
+        problems = [f"{name}: needed, and not set" for name in _REQUIRED if getattr(self, name) in ("", -1)]
+        if self.store and self.store != "kubernetes" and not self.store.removeprefix("sqlite:").strip():
+            problems.append("store: sqlite: needs a path, as in sqlite:/var/lib/strandline/cluster.db")
+        elif self.store and self.store != "kubernetes" and not self.store.startswith("sqlite:"):
+            problems.append(f"store: {self.store!r} is neither sqlite:PATH nor kubernetes")
+        if self.lease_renew_ms * 2 > self.lease_duration_ms:
+            problems.append(
+                f"lease_renew_ms: {self.lease_renew_ms} leaves no time for a retry within lease_duration_ms="
+                f"{self.lease_duration_ms}; at most half of it works"
+            )
+        if self.queued_max_request_bytes < self.socket_request_max_bytes:
+            problems.append(
+                "queued_max_request_bytes: must hold at least one request of socket_request_max_bytes="
+                f"{self.socket_request_max_bytes}"
+            )
+        try:
+            self.resolve_listeners()
+        except ValueError as error:
+            problems.append(str(error))
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    def resolve_listeners(self) -> tuple[Listener, ...]:
+        """Return the listeners with protocols, certificates and advertised addresses."""
+        settings = ListenerSettings(
+            listeners=self.listeners,
+            advertised_listeners=self.advertised_listeners,
+            protocol_map=self.listener_security_protocol_map,
+            inter_broker_listener_name=self.inter_broker_listener_name,
+            certificate_files=self.ssl_certificate_file,
+            key_files=self.ssl_key_file,
+            client_ca_files=self.ssl_client_ca_file,
+            client_auth=self.ssl_client_auth,
+        )
+        return resolve(settings, socket.gethostname())
+
+    def kafka_configs(self) -> dict[str, tuple[str | None, KeySpec, bool]]:
+        """Return {name: (value, documentation, is it the default)} under the names DescribeConfigs shows.
+
+        Keys that Kafka does not have are shown as `strandline.<key>`.
+        """
+        shown = {}
+        for field in fields(self):
+            spec = spec_of(field.metadata)
+            value = getattr(self, field.name)
+            text = None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            name = spec.kafka or f"strandline.{field.name.replace('_', '.')}"
+            shown[name] = (text, spec, value == field.default)
+        return shown
+
+
+_REQUIRED = ("broker_id", "data_dir", "store")
+_TYPES: dict[str, type] = {"int": int, "bool": bool, "str": str, "str | None": str}
+
+
+def _known() -> dict[str, str]:
+    """Return the field behind every accepted spelling."""
+    known = {field.name: field.name for field in fields(BrokerConfig)}
+    for field in fields(BrokerConfig):
+        kafka = spec_of(field.metadata).kafka
+        if kafka is not None:
+            known[kafka.replace(".", "_")] = field.name
+    known["log_dir"] = "data_dir"
+    return known
+
+
+KNOWN_KEYS: Mapping[str, str] = _known()
+"""Every accepted spelling, with underscores, of every key."""
+
+_FIELDS = {field.name: field for field in fields(BrokerConfig)}
+_TOPIC_KEYS = {
+    synonym.replace(".", "_"): config.name
+    for config in TOPIC_CONFIGS.values()
+    for synonym in (config.name, *config.broker_synonyms)
+}
+
+
+def load(
+    file: str | Path | None = None,
+    assignments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> BrokerConfig:
+    """Read a configuration: `assignments` (`key=value`) win over the environment, and that over the file.
+
+    Raises ConfigError with one line per problem; OSError when the file cannot be read.
+    """
+    problems: list[str] = []
+    values: dict[str, object] = {}
+    for source, given in (
+        (str(file), _from_file(file) if file is not None else {}),
+        ("environment", _from_environment(os.environ if environment is None else environment)),
+        ("--set", _from_assignments(assignments)),
+    ):
+        for spelling, raw in given.items():
+            try:
+                name = _field_name(spelling)
+                field = _FIELDS[name]
+                value = convert(name, _TYPES[str(field.type)], spec_of(field.metadata), raw)
+            except ValueError as error:
+                problems.append(f"{source}: {error}")
+                continue
+            values[name] = None if value == "" and field.default is None else value
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return BrokerConfig(**values)  # type: ignore[arg-type]  # converted to each field's type above
+
+
+def _field_name(spelling: str) -> str:
+    normal = spelling.strip().removeprefix(ENVIRONMENT_PREFIX).lower().replace(".", "_").replace("-", "_")
+    name = KNOWN_KEYS.get(normal)
+    if name is not None:
+        return name
+    topic_key = _TOPIC_KEYS.get(normal)
+    if topic_key is not None:
+        raise ValueError(
+            f"{spelling} is not a broker's setting here: set {topic_key} in the Cluster's spec.config, "
+            "or on a Topic"
+        )
+    raise ValueError(f"unknown key {spelling}{suggest(normal, KNOWN_KEYS)}")
+
+
+def _from_file(path: str | Path) -> dict[str, object]:
+    import yaml  # here, because a broker without a file does not pay for the parser
+
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        loaded = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines")
+    return {str(name): value for name, value in loaded.items()}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for variable, text in sorted(environment.items()):
+        name = variable.removeprefix(ENVIRONMENT_PREFIX)
+        if name == variable or _SERVICE_VARIABLE.fullmatch(variable) or _SERVICE_ADDRESS.fullmatch(text):
+            continue
+        values[variable] = text
+    return values
+
+
+def _from_assignments(assignments: Sequence[str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set: {assignment!r} is not key=value")
+        values[name] = text
+    return values
