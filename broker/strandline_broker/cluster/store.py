@@ -9,15 +9,14 @@ What holds for every operation:
 - **Linearizable.** A read returns the newest state. A write that returned is seen by every read and watch
   after it.
 - **Unknown outcomes.** `Unavailable`, and being cancelled, leave open whether a write happened. Read again
-  and decide again; never repeat a write blindly (`patch_if` with tests is safe to repeat: it cannot take
-  effect twice).
+  and decide again; never repeat a write blindly.
 - **No garbage collection.** `ownerReferences` are stored, nothing more; who deletes an owner deletes what it
   owns.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple, Protocol
@@ -148,11 +147,11 @@ class ClusterStore(Protocol):
         """
         ...
 
-    def watch(self, kind: str, version: str) -> AsyncIterator[Event]:
+    def watch(self, kind: str, version: str) -> AsyncGenerator[Event, None]:
         """Yield every change of a kind after `version` (of a list or an event), in order, without gaps.
 
         Events of one kind have one order, the same for all watchers; nothing is promised across kinds. Raises
-        Gone when the history was cut after `version` or never had it. The iterator may end at any time (an
+        Gone when the history was cut after `version` or never had it. The generator may end at any time (an
         API server does that): resume from the last event's version. Raises Unavailable. Close it (`aclose`)
         when done.
         """

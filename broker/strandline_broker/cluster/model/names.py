@@ -69,11 +69,12 @@ def topic_label(topic_name: str) -> str:
 
 
 def derive_topic_id(owner_uid: str, topic_name: str) -> UUID:
-    """Return the id of the topic that the object with `owner_uid` makes (a Topic; the Cluster for internal topics).
+    """Return the topic id that follows from the object that asked for the topic.
 
-    Derived, not drawn: two controllers that both think they are alone create the same PartitionSet, and one
-    of them is told AlreadyExists. UIDs never repeat, so neither do topic ids. As Kafka's `Uuid.randomUuid`,
-    ids whose base64 form starts with a dash are passed over, since command lines take them for options.
+    That is a Topic, or for internal topics the Cluster. Derived, not drawn: two controllers that both think
+    they are alone create the same PartitionSet, and one of them is told AlreadyExists. UIDs never repeat, so
+    neither do topic ids. As Kafka's `Uuid.randomUuid`, ids whose base64 form starts with a dash are passed
+    over, since command lines take them for options.
     """
     for attempt in range(64):
         topic_id = uuid5(_NAMESPACE, f"{owner_uid}\0{topic_name}\0{attempt}")

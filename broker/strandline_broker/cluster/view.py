@@ -1,0 +1,166 @@
+"""The informer: a view of one cluster's objects that follows the store by itself.
+
+Brokers and the controller hold one each. `ClusterCache` is the pure half (lookups, indexes, the copy on
+disk); this half keeps it fed: list, watch from there, list again when the history is gone, after every
+failure, and now and then for good measure. A store that is away changes nothing in the view: what was known
+last stays (invariant 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from .backoff import Backoff
+from .cache import Change, ClusterCache, TopicView
+from .model import CLUSTER, CLUSTER_STATE, KINDS, LEASE, PARTITION_SET, TOPIC
+from .store import ClusterStore, Gone, Unavailable
+
+__all__ = ["BROKER_KINDS", "CONTROLLER_KINDS", "Change", "ClusterView", "TopicView"]
+
+logger = logging.getLogger(__name__)
+
+BROKER_KINDS: Final = (LEASE, CLUSTER, CLUSTER_STATE, PARTITION_SET)
+CONTROLLER_KINDS: Final = (*BROKER_KINDS, TOPIC)
+
+ChangeCallback = Callable[[Change], None]
+
+
+class ClusterView(ClusterCache):
+    """A `ClusterCache` that `run` keeps current.
+
+    `relist_interval_s`: how long a watch is trusted before a list confirms it. Callbacks run on the event
+    loop, one after the other, when the whole list or event is in the view; they must be quick (set a flag,
+    wake a task).
+    """
+
+    def __init__(
+        self,
+        store: ClusterStore,
+        cluster: str,
+        *,
+        kinds: Iterable[str] = BROKER_KINDS,
+        rng: random.Random | None = None,
+        relist_interval_s: float = 300.0,
+    ) -> None:
+        super().__init__(cluster)
+        self._store = store
+        self._kinds = tuple(kinds)
+        assert all(kind in KINDS for kind in self._kinds)
+        self._rng = rng if rng is not None else random.SystemRandom()
+        self._relist_interval_s = relist_interval_s
+        self._callbacks: list[ChangeCallback] = []
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._fresh: set[str] = set()
+        # Event-loop time since when every kind has been listed without a failure; None while the store is
+        # away. The controller judges no broker dead before this plus one lease duration.
+        self.fresh_since: float | None = None
+
+    async def run(self) -> None:
+        """Follow the store until cancelled. Never raises because of the store."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for kind in self._kinds:
+                    group.create_task(self._follow(kind), name=f"cluster-view-{kind}")
+        finally:
+            self._fresh.clear()
+            self.fresh_since = None
+
+    def on_change(self, callback: ChangeCallback) -> Callable[[], None]:
+        """Call `callback` with every change from now on; returns what ends that."""
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    async def wait_until(
+        self, predicate: Callable[[ClusterView], bool], timeout_s: float | None = None
+    ) -> None:
+        """Return as soon as `predicate(view)` holds. Raises TimeoutError after `timeout_s` seconds."""
+        async with asyncio.timeout(timeout_s):
+            while not predicate(self):
+                waiter = asyncio.get_running_loop().create_future()
+                self._waiters.add(waiter)
+                try:
+                    await waiter
+                finally:
+                    self._waiters.discard(waiter)
+
+    async def wait_fresh(self, timeout_s: float | None = None) -> None:
+        """Return once every kind was listed from the store. Raises TimeoutError after `timeout_s` seconds."""
+        await self.wait_until(lambda view: view.fresh_since is not None, timeout_s)
+
+    # -- following
+    # -----------------------------------------------------------------------------------------------------
+
+    async def _follow(self, kind: str) -> None:
+        version: str | None = None
+        backoff = Backoff(self._rng)
+        while True:
+            before = version
+            try:
+                if version is None:
+                    objects, version = await self._store.list(kind)
+                    self._deliver(self.replace(kind, objects))
+                    self._mark_fresh(kind)
+                version = await self._watch(kind, version)
+            except Gone:
+                version = None
+            except Unavailable as error:
+                version = None
+                self._mark_stale(kind, error)
+                await asyncio.sleep(max(backoff.next_s(), error.retry_after_s or 0.0))
+                continue
+            if version == before:
+                # A stream that ends at once, again and again, must not become a busy loop.
+                await asyncio.sleep(backoff.next_s())
+            else:
+                backoff.reset()
+
+    async def _watch(self, kind: str, version: str) -> str | None:
+        """Apply events after `version`; return where to resume, or None when it is time to list again."""
+        # Jitter, so that a fleet that started together does not list together.
+        interval_s = self._relist_interval_s * self._rng.uniform(0.8, 1.2)
+        with contextlib.suppress(TimeoutError):
+            async with (
+                asyncio.timeout(interval_s),
+                contextlib.aclosing(self._store.watch(kind, version)) as events,
+            ):
+                async for event in events:
+                    version = event.version
+                    change = self.apply(kind, event)
+                    if change is not None:
+                        self._deliver([change])
+                return version
+        return None
+
+    def _mark_fresh(self, kind: str) -> None:
+        self._fresh.add(kind)
+        if self.fresh_since is None and self._fresh.issuperset(self._kinds):
+            self.fresh_since = asyncio.get_running_loop().time()
+            self._wake()
+
+    def _mark_stale(self, kind: str, error: Unavailable) -> None:
+        if kind in self._fresh:
+            logger.warning("the cluster store is away; going on with the last known %s: %s", kind, error)
+        self._fresh.discard(kind)
+        self.fresh_since = None
+
+    def _deliver(self, changes: list[Change]) -> None:
+        if not changes:
+            return
+        for change in changes:
+            for callback in tuple(self._callbacks):
+                try:
+                    callback(change)
+                except Exception:
+                    # One listener's bug must not blind the others.
+                    logger.exception("a listener failed on a change of %s %s", change.kind, change.name)
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
