@@ -31,7 +31,8 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from tests.crash.dev_cluster import DevCluster
 from tests.crash.history import Ack, History, Key, Read, Send, Verdict, check
 

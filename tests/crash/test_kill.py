@@ -1,4 +1,4 @@
-"""Nothing acknowledged is lost when the broker is killed; `python -m tests.crash.kill_harness` runs longer."""
+"""Nothing acknowledged is lost when the broker is killed. The kill harness as a program does it for longer."""
 
 from __future__ import annotations
 

@@ -51,19 +51,24 @@ class _Fault:
 
 
 class SimFile:
-    """An open file of a `SimDisk`; see `disk.File`."""
+    """An open file of a `SimDisk`; see `disk.File`.
 
-    __slots__ = ("_closed", "_disk", "_inode", "path")
+    Like a local file it knows the end of the file from its own doings only: a second one that appends to the
+    same path overwrites, here as there.
+    """
+
+    __slots__ = ("_closed", "_disk", "_inode", "_size", "path")
 
     def __init__(self, disk: SimDisk, inode: Inode, path: str) -> None:
         self._disk = disk
         self._inode = inode
+        self._size = len(inode.data)
         self._closed = False
         self.path = path
 
     def _use(self, operation: str) -> Inode:
         if self._closed:
-            raise ValueError(f"{self.path} is closed")
+            raise _error(errno.EBADF, self.path)
         self._disk._step(operation, self.path)
         return self._inode
 
@@ -73,16 +78,18 @@ class SimFile:
 
     def size(self) -> int:
         """Return the current length in bytes."""
-        return len(self._use("size").data)
+        self._use("size")
+        return self._size
 
     def append(self, buffers: Sequence[Buffer]) -> int:
         """Write at the end; on a full disk as much as fits is written before ENOSPC is raised."""
         inode = self._use("append")
         data = b"".join(buffers)
         room = self._disk.free_bytes() if self._disk.capacity < DEFAULT_CAPACITY_BYTES else len(data)
-        inode.write(len(inode.data), data[:room])
+        inode.write(self._size, data[:room])
+        self._size += min(room, len(data))
         if room < len(data):
-            raise DiskError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+            raise _error(errno.ENOSPC, self.path)
         return len(data)
 
     def pread(self, length: int, offset: int) -> bytes:
@@ -100,12 +107,14 @@ class SimFile:
         inode = self._use("pwrite")
         grows = max(0, offset + len(data) - len(inode.data))
         if grows and self._disk.capacity < DEFAULT_CAPACITY_BYTES and grows > self._disk.free_bytes():
-            raise DiskError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+            raise _error(errno.ENOSPC, self.path)
         inode.write(offset, bytes(data))
+        self._size = max(self._size, offset + len(data))
 
     def truncate(self, length: int) -> None:
         """Cut (or extend with zeros) to `length` bytes."""
         self._use("truncate").truncate(length)
+        self._size = length
 
     def allocate(self, length: int) -> None:
         """Do nothing: reserving is best effort."""
@@ -201,7 +210,7 @@ class SimDisk:
                 fault.times -= 1
                 if fault.times <= 0:
                     self._faults.remove(fault)
-                raise DiskError(fault.errno, os.strerror(fault.errno), path)
+                raise _error(fault.errno, path)
 
     # ---- Disk
 
@@ -217,7 +226,7 @@ class SimDisk:
             node = Inode()
             self._journal.change((parent, name, node))
         elif isinstance(node, Directory):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            raise _error(errno.EISDIR, path)
         else:
             self._step("open", path)
         return SimFile(self, node, path)
@@ -242,7 +251,7 @@ class SimDisk:
                 node = Directory()
                 self._journal.change((directory, name, node))
             if not isinstance(node, Directory):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+                raise _error(errno.EEXIST, path)
             directory = node
 
     def rename(self, source: str, target: str) -> None:
@@ -261,9 +270,9 @@ class SimDisk:
             if not isinstance(node, Directory):
                 code = errno.EISDIR
             if code:
-                raise OSError(code, os.strerror(code), target)
+                raise _error(code, target)
         elif old is not None and isinstance(node, Directory):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), target)
+            raise _error(errno.ENOTDIR, target)
         self._journal.change((target_parent, target_name, node), (source_parent, source_name, None))
 
     def remove(self, path: str) -> None:
@@ -271,7 +280,7 @@ class SimDisk:
         self._step("remove", path)
         node = self._find(path)
         if isinstance(node, Directory):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            raise _error(errno.EISDIR, path)
         if node is not None:
             parent, name = self._parent(path)
             self._journal.change((parent, name, None))
@@ -283,7 +292,7 @@ class SimDisk:
             self._step("remove", path)
             return
         if not isinstance(node, Directory):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            raise _error(errno.ENOTDIR, path)
         for name, child in list(node.entries.items()):
             if isinstance(child, Directory):
                 self.remove_tree(f"{path}/{name}")
@@ -294,9 +303,13 @@ class SimDisk:
         self._journal.change((parent, name, None))
 
     def sync_dir(self, path: str) -> None:
-        """Make the names in a directory durable."""
+        """Make the names in a directory durable. Raises DiskError, also when it does not exist."""
         self._step("sync_dir", path)
-        self._journal.settle(self._directory(path))
+        try:
+            directory = self._directory(path)
+        except FileNotFoundError:
+            raise _error(errno.ENOENT, path) from None
+        self._journal.settle(directory)
 
     def read_bytes(self, path: str) -> bytes:
         """Return a file whole."""
@@ -305,8 +318,8 @@ class SimDisk:
     def write_atomic(self, path: str, data: bytes) -> None:
         """Replace a file durably, in the steps that the contract names, each of which may crash or fail."""
         temporary = path + ".tmp"
-        self.remove(temporary)
         file = self.open(temporary, create=True)
+        file.truncate(0)
         file.append([data])
         file.datasync()
         self.rename(temporary, path)
@@ -333,14 +346,18 @@ class SimDisk:
         if node is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if not isinstance(node, Directory):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            raise _error(errno.ENOTDIR, path)
         return node
 
     def _parent(self, path: str) -> tuple[Directory, str]:
         parts = _parts(path)
         if not parts:
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            raise _error(errno.EISDIR, path)
         return self._directory("/".join(parts[:-1])), parts[-1]
+
+
+def _error(code: int, path: str) -> DiskError:
+    return DiskError(code, os.strerror(code), path)
 
 
 def _parts(path: str) -> list[str]:
