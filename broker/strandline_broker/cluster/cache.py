@@ -128,8 +128,7 @@ class ClusterCache:
         self._by_id: dict[UUID, TopicView] = {}
         self._by_name: dict[str, TopicView] = {}
 
-    # -- lookups
-    # -------------------------------------------------------------------------------------------------------
+    # -- lookups --
 
     @property
     def cluster(self) -> Cluster | None:
@@ -181,8 +180,7 @@ class ClusterCache:
             assert isinstance(found, Topic)
             yield found
 
-    # -- input
-    # ---------------------------------------------------------------------------------------------------------
+    # -- input --
 
     def replace(self, kind: str, objects: Iterable[Object]) -> list[Change]:
         """Take over a complete list of a kind and return what differs from before."""
@@ -283,8 +281,7 @@ class ClusterCache:
             self._by_name.pop(name, None)
             del self._ids_by_name[name]
 
-    # -- copy on disk
-    # --------------------------------------------------------------------------------------------------
+    # -- copy on disk --
 
     def to_bytes(self) -> bytes:
         """Return everything a broker needs to go on serving without the store, checksummed (invariant 3)."""

@@ -16,7 +16,7 @@ class PatchError(ValueError):
     """The patch is malformed, or an operation's path does not exist."""
 
 
-class TestFailedError(PatchError):
+class FailedTestError(PatchError):
     """A `test` operation inside the patch did not hold."""
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
@@ -92,7 +92,7 @@ def failed_tests(document: Any, tests: Iterable[tuple[str, Any]]) -> list[tuple[
 def apply(document: Any, operations: Sequence[dict[str, Any]]) -> Any:
     """Return `document` with all operations applied.
 
-    The argument stays as it is. Raises PatchError, TestFailedError.
+    The argument stays as it is. Raises PatchError, FailedTestError.
     """
     result = copy.deepcopy(document)
     for operation in operations:
@@ -109,7 +109,7 @@ def _apply_one(document: Any, operation: dict[str, Any]) -> None:
     if op == "test":
         failed = failed_tests(document, [(path, operation["value"])])
         if failed:
-            raise TestFailedError(*failed[0])
+            raise FailedTestError(*failed[0])
         return
     tokens = parse(path)
     if not tokens:

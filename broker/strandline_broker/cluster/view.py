@@ -92,8 +92,7 @@ class ClusterView(ClusterCache):
         """Return once every kind was listed from the store. Raises TimeoutError after `timeout_s` seconds."""
         await self.wait_until(lambda view: view.fresh_since is not None, timeout_s)
 
-    # -- following
-    # -----------------------------------------------------------------------------------------------------
+    # -- following --
 
     async def _follow(self, kind: str) -> None:
         version: str | None = None
