@@ -124,12 +124,14 @@ def _decode_flexible(frame: memoryview, pos: int, version: int) -> FetchRequest:
         pos += 25
     topic_count, pos = read_uvarint(frame, pos)
     budget = MAX_PARTITIONS
-    _check_count(topic_count - 1, budget)
+    if not 0 < topic_count <= budget:
+        raise _bad_count(topic_count - 1)
     topics: list[tuple[TopicKey, list[FetchPartition]]] = []
     for _ in range(topic_count - 1):
         key, pos = _read_key(frame, pos, version)
         count, pos = read_uvarint(frame, pos)
-        _check_count(count - 1, budget)
+        if not 0 < count <= budget:
+            raise _bad_count(count - 1)
         budget -= count
         partitions: list[FetchPartition] = []
         for _ in range(count - 1):
@@ -257,10 +259,14 @@ def _read_partitions_legacy(
 
 
 def _check_count(count: int, budget: int) -> None:
+    if not 0 <= count <= budget:
+        raise _bad_count(count)
+
+
+def _bad_count(count: int) -> DecodeError:
     if count < 0:
-        raise DecodeError("null or negative array")
-    if count > budget:
-        raise DecodeError(f"{count} entries are more than the request holds or {MAX_PARTITIONS}")
+        return DecodeError("null or negative array")
+    return DecodeError(f"{count} entries are more than the request holds or {MAX_PARTITIONS}")
 
 
 # --- responses ---
@@ -306,21 +312,19 @@ def encode_fetch_response(
     """
     try:
         if version >= FIRST_FLEXIBLE:
-            parts = _encode_flexible(version, topics, node_endpoints)
+            parts, size = _encode_flexible(version, topics, node_endpoints)
+            size += sum(map(len, parts[::2])) + 15
+            prefix = _PREFIX_FLEXIBLE(size, correlation_id, 0, throttle_time_ms, error_code, session_id)
         else:
-            parts = _encode_legacy(version, topics)
-        size = sum(map(len, parts))
-        if version >= FIRST_FLEXIBLE:
-            prefix = _PREFIX_FLEXIBLE(size + 15, correlation_id, 0, throttle_time_ms, error_code, session_id)
-        elif version >= 7:
-            prefix = _PREFIX_V7(size + 14, correlation_id, throttle_time_ms, error_code, session_id)
-        else:
-            prefix = _PREFIX_V4(size + 8, correlation_id, throttle_time_ms)
+            parts, size = _encode_legacy(version, topics)
+            size += sum(map(len, parts[::2]))
+            if version >= 7:
+                prefix = _PREFIX_V7(size + 14, correlation_id, throttle_time_ms, error_code, session_id)
+            else:
+                prefix = _PREFIX_V4(size + 8, correlation_id, throttle_time_ms)
     except (struct.error, IndexError, TypeError, ValueError, AttributeError) as error:
         raise EncodeError(f"Fetch response, version {version}: {error}") from error
-    first = parts[0]
-    assert isinstance(first, bytes)
-    parts[0] = prefix + first
+    parts[0] = prefix + parts[0]  # type: ignore[operator]
     return parts
 
 
@@ -328,53 +332,65 @@ def _encode_flexible(
     version: int,
     topics: Sequence[tuple[TopicKey, Sequence[tuple[Any, ...]]]],
     node_endpoints: Sequence[NodeEndpoint],
-) -> list[bytes | Sized]:
+) -> tuple[list[bytes | Sized], int]:
+    """Return the parts, alternating between bytes and records, and the total length of the records."""
     parts: list[bytes | Sized] = []
-    pending = [encode_uvarint(len(topics) + 1)]
-    append = pending.append
+    records_size = 0
+    small: list[bytes] = []  # what was encoded since the last records, without `tail`
+    tail = encode_uvarint(len(topics) + 1)
     for key, partitions in topics:
         if version < FIRST_WITH_TOPIC_IDS:
-            append(encode_compact_string(key))
-        elif len(key) == 16:
-            append(key)  # type: ignore[arg-type]
+            name = encode_compact_string(key)
+        elif type(key) is bytes and len(key) == 16:
+            name = key
         else:
-            raise EncodeError(f"topic id of {len(key)} bytes")
-        append(encode_uvarint(len(partitions) + 1))
+            raise EncodeError(f"version {version} carries topic ids of 16 bytes, not {key!r}")
+        tail += name + encode_uvarint(len(partitions) + 1)
         for partition in partitions:
-            index, error, high, stable, start, aborted, preferred, records = partition[:8]
-            size = 1 if records is None else len(records) + 1
-            count = 0 if aborted is None else 1
-            if aborted:
-                append(_FIXED_V12(index, error, high, stable, start))
-                append(_encode_aborted_flexible(aborted))
-                append(_pack_int32(preferred) + encode_uvarint(size))
-            elif size < 0x80:
-                append(_ONE_BYTE_V12(index, error, high, stable, start, count, preferred, size))
-            elif size < 0x4000:
-                append(
-                    _TWO_BYTES_V12(
-                        index, error, high, stable, start, count, preferred, size & 0x7F | 0x80, size >> 7
-                    )
-                )
-            elif size < 0x200000:
-                low, middle = size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80
-                append(
-                    _THREE_BYTES_V12(
-                        index, error, high, stable, start, count, preferred, low, middle, size >> 14
-                    )
-                )
+            if len(partition) == 8:
+                index, error, high, stable, start, aborted, preferred, records = partition
+                tags = b"\x00"
             else:
-                append(_FIXED_V12(index, error, high, stable, start))
-                append(_ONE_BYTE[count] + _pack_int32(preferred) + encode_uvarint(size))
-            if size > 1:
-                parts.append(b"".join(pending))
+                index, error, high, stable, start, aborted, preferred, records = partition[:8]
+                tags = _encode_partition_tags(partition)
+            size = 1 if records is None else len(records) + 1
+            if aborted:
+                fixed = _FIXED_V12(index, error, high, stable, start) + _encode_aborted_flexible(aborted)
+                fixed += _pack_int32(preferred) + encode_uvarint(size)
+            else:
+                count = 0 if aborted is None else 1
+                if size < 0x80:
+                    fixed = _ONE_BYTE_V12(index, error, high, stable, start, count, preferred, size)
+                elif size < 0x200000:
+                    low, middle, top = size & 0x7F | 0x80, size >> 7 & 0x7F, size >> 14
+                    if top:
+                        middle |= 0x80
+                        fixed = _THREE_BYTES_V12(
+                            index, error, high, stable, start, count, preferred, low, middle, top
+                        )
+                    else:
+                        fixed = _TWO_BYTES_V12(
+                            index, error, high, stable, start, count, preferred, low, middle
+                        )
+                else:
+                    fixed = _FIXED_V12(index, error, high, stable, start)
+                    fixed += _ONE_BYTE[count] + _pack_int32(preferred) + encode_uvarint(size)
+            if size == 1:
+                small.append(tail + fixed)
+            else:
+                if small:
+                    small.append(tail)
+                    tail = b"".join(small)
+                    small.clear()
+                parts.append(tail + fixed)
                 parts.append(records)
-                pending.clear()
-            append(b"\x00" if len(partition) == 8 else _encode_partition_tags(partition))
-        append(b"\x00")
-    append(encode_node_endpoints(node_endpoints) if node_endpoints and version >= 16 else b"\x00")
-    parts.append(b"".join(pending))
-    return parts
+                records_size += size - 1
+            tail = tags
+        tail += b"\x00"
+    small.append(tail)
+    small.append(encode_node_endpoints(node_endpoints) if node_endpoints and version >= 16 else b"\x00")
+    parts.append(b"".join(small))
+    return parts, records_size
 
 
 def _encode_aborted_flexible(aborted: Sequence[tuple[int, int]]) -> bytes:
@@ -399,8 +415,9 @@ def _encode_partition_tags(partition: tuple[Any, ...]) -> bytes:
 
 def _encode_legacy(
     version: int, topics: Sequence[tuple[TopicKey, Sequence[tuple[Any, ...]]]]
-) -> list[bytes | Sized]:
+) -> tuple[list[bytes | Sized], int]:
     parts: list[bytes | Sized] = []
+    records_size = 0
     pending = [_pack_int32(len(topics))]
     append = pending.append
     for key, partitions in topics:
@@ -426,6 +443,7 @@ def _encode_legacy(
                 parts.append(b"".join(pending))
                 parts.append(records)
                 pending.clear()
+                records_size += size
     if pending:
         parts.append(b"".join(pending))
-    return parts
+    return parts, records_size

@@ -43,6 +43,7 @@ NodeEndpoint = tuple[int, str, int, str | None]
 _NO_LEADER: Final = (-1, -1)
 _NO_DETAILS: Final[tuple[Any, ...]] = (None, (), None)
 _ACKS_TIMEOUT = struct.Struct(">hi").unpack_from
+_INDEX_AND_LENGTH = struct.Struct(">iBBB").unpack_from
 _INT16_AT = struct.Struct(">h").unpack_from
 _INT32_AT = INT32.unpack_from
 _PARTITION_V3 = struct.Struct(">ihqq").pack
@@ -92,7 +93,8 @@ def _decode_flexible(frame: memoryview, pos: int, version: int) -> ProduceReques
     acks, timeout_ms = _ACKS_TIMEOUT(frame, pos)
     topic_count, pos = read_uvarint(frame, pos + 6)
     budget = MAX_PARTITIONS
-    _check_count(topic_count - 1, budget)
+    if not 0 < topic_count <= budget:
+        raise _bad_count(topic_count - 1)
     topics: list[tuple[TopicKey, list[ProducePartition]]] = []
     key: TopicKey
     for _ in range(topic_count - 1):
@@ -114,12 +116,17 @@ def _decode_flexible(frame: memoryview, pos: int, version: int) -> ProduceReques
         pos = end + 1
         if count > 0x7F:
             count, pos = read_uvarint(frame, end)
-        _check_count(count - 1, budget)
+        if not 0 < count <= budget:
+            raise _bad_count(count - 1)
         budget -= count
         partitions: list[ProducePartition] = []
         for _ in range(count - 1):
-            (index,) = _INT32_AT(frame, pos)
-            length, pos = read_uvarint(frame, pos + 4)
+            index, low, middle, high = _INDEX_AND_LENGTH(frame, pos)
+            if low > 0x7F and middle > 0x7F and high <= 0x7F:  # 16 KB to 2 MB: the usual batch
+                length = low & 0x7F | (middle & 0x7F) << 7 | high << 14
+                pos += 7
+            else:
+                length, pos = read_uvarint(frame, pos + 4)
             if length == 0:
                 partitions.append((index, None))
                 end = pos
@@ -131,7 +138,8 @@ def _decode_flexible(frame: memoryview, pos: int, version: int) -> ProduceReques
             pos = end + 1 if frame[end] == 0 else skip_tagged_fields(frame, end)
         topics.append((key, partitions))
         pos = pos + 1 if frame[pos] == 0 else skip_tagged_fields(frame, pos)
-    skip_tagged_fields(frame, pos)
+    if frame[pos] != 0:
+        skip_tagged_fields(frame, pos)
     return ProduceRequest(transactional_id, acks, timeout_ms, topics)
 
 
@@ -142,7 +150,8 @@ def _decode_legacy(frame: memoryview, pos: int) -> ProduceRequest:
     (topic_count,) = _INT32_AT(frame, pos + 6)
     pos += 10
     budget = MAX_PARTITIONS
-    _check_count(topic_count, budget)
+    if not 0 <= topic_count <= budget:
+        raise _bad_count(topic_count)
     topics: list[tuple[TopicKey, list[ProducePartition]]] = []
     for _ in range(topic_count):
         (length,) = _INT16_AT(frame, pos)
@@ -153,7 +162,8 @@ def _decode_legacy(frame: memoryview, pos: int) -> ProduceRequest:
         name = str(frame[pos:end], "utf-8")
         (count,) = _INT32_AT(frame, end)
         pos = end + 4
-        _check_count(count, budget)
+        if not 0 <= count <= budget:
+            raise _bad_count(count)
         budget -= count
         partitions: list[ProducePartition] = []
         for _ in range(count):
@@ -172,11 +182,10 @@ def _decode_legacy(frame: memoryview, pos: int) -> ProduceRequest:
     return ProduceRequest(transactional_id, acks, timeout_ms, topics)
 
 
-def _check_count(count: int, budget: int) -> None:
+def _bad_count(count: int) -> DecodeError:
     if count < 0:
-        raise DecodeError("null or negative array")
-    if count > budget:
-        raise DecodeError(f"more than {MAX_PARTITIONS} partitions in one request")
+        return DecodeError("null or negative array")
+    return DecodeError(f"more than {MAX_PARTITIONS} partitions in one request")
 
 
 def encode_produce_response(
