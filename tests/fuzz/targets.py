@@ -1,0 +1,8 @@
+"""All targets, by name."""
+
+from __future__ import annotations
+
+from tests.fuzz.net_targets import NET_TARGETS
+from tests.fuzz.wire_targets import WIRE_TARGETS
+
+TARGETS = (*WIRE_TARGETS, *NET_TARGETS)

@@ -1,0 +1,144 @@
+"""Targets of the wire codecs: only `DecodeError` may come out, and a length is never believed."""
+
+from __future__ import annotations
+
+import struct
+
+from tests.fuzz.target import Target, split
+
+from strandline_broker.wire.batch import (
+    Compression,
+    Record,
+    build_batch,
+    crc_ok,
+    iter_batches,
+    iter_records,
+    read_end_txn_marker,
+    read_header,
+)
+from strandline_broker.wire.compression import compress, decompress
+from strandline_broker.wire.errors import DecodeError
+from strandline_broker.wire.fetch import decode_fetch
+from strandline_broker.wire.header import decode_request_header
+from strandline_broker.wire.produce import decode_produce
+
+_LIMIT = 1 << 20
+
+_RECORDS = [
+    Record(
+        timestamp=1_700_000_000_000 + i,
+        key=b"k%d" % i,
+        value=b"value" * i,
+        headers=(("h", b"x"), ("n", None)),
+    )
+    for i in range(5)
+]
+BATCHES = tuple(
+    build_batch(
+        _RECORDS, base_offset=7, compression=compression, producer_id=9, producer_epoch=1, base_sequence=0
+    )
+    for compression in Compression
+)
+
+
+def request_header(data: bytes) -> None:
+    header = decode_request_header(memoryview(bytearray(data)))
+    assert 10 <= header.body_offset <= len(data)
+
+
+def produce(data: bytes) -> None:
+    (version,), body = split(data, 1)
+    request = decode_produce(memoryview(bytearray(body)), 0, 3 + version % 11)
+    total = 0
+    for key, partitions in request.topics:
+        assert isinstance(key, str) or len(key) == 16
+        for _, records in partitions:
+            if records is not None:
+                assert not records.readonly
+                total += len(records)
+    assert total <= len(body)
+
+
+def fetch(data: bytes) -> None:
+    (version,), body = split(data, 1)
+    request = decode_fetch(memoryview(bytearray(body)), 0, 4 + version % 15)
+    for key, partitions in request.topics:
+        assert isinstance(key, str) or len(key) == 16
+        assert all(len(partition) == 6 for partition in partitions)
+
+
+def batch(data: bytes) -> None:
+    header = read_header(data)
+    crc_ok(memoryview(data))
+    count = 0
+    for record in iter_records(data, _LIMIT):
+        count += 1
+        if header.is_control:
+            read_end_txn_marker(record)
+    assert count == header.record_count
+
+
+def batch_sequence(data: bytes) -> None:
+    end = 0
+    for position, header in iter_batches(data):
+        assert position == end
+        end = position + header.size
+        assert end <= len(data)
+
+
+def decompression(data: bytes) -> None:
+    (kind,), body = split(data, 1)
+    assert len(decompress(kind % 8, body, _LIMIT)) <= _LIMIT
+
+
+def _string(text: str) -> bytes:
+    return struct.pack(">h", len(text)) + text.encode()
+
+
+def _header_seeds() -> tuple[bytes, ...]:
+    plain = struct.pack(">hhih", 0, 3, 1, 4) + b"test"
+    return (
+        plain,
+        struct.pack(">hhih", 18, 4, 1, -1) + b"\0",
+        struct.pack(">hhih", 1, 12, 1, 4) + b"test\x01\x05\x02ab",
+    )
+
+
+def _produce_seeds() -> tuple[bytes, ...]:
+    records = BATCHES[0]
+    legacy = struct.pack(">hhii", -1, -1, 1000, 1) + _string("topic")
+    legacy += struct.pack(">iii", 1, 0, len(records)) + records
+    size = len(records) + 1
+    compact_size = bytes([size & 0x7F | 0x80, size >> 7])
+    flexible = struct.pack(">Bhi", 0, -1, 1000) + b"\x02\x06topic\x02" + struct.pack(">i", 0)
+    flexible += compact_size + records + b"\0\0\0"
+    by_id = struct.pack(">Bhi", 0, 1, 1000) + b"\x02" + bytes(range(16)) + b"\x02" + struct.pack(">i", 0)
+    by_id += compact_size + records + b"\0\0\0"
+    return (b"\0" + legacy, b"\x06" + flexible, b"\x0a" + by_id)
+
+
+def _fetch_seeds() -> tuple[bytes, ...]:
+    legacy = struct.pack(">iiiiBi", -1, 500, 1, 1 << 20, 0, 1) + _string("topic")
+    legacy += struct.pack(">iiqi", 1, 0, 5, 1 << 20)
+    v11 = struct.pack(">iiiiBiii", -1, 500, 1, 1 << 20, 0, 0, -1, 1) + _string("topic")
+    v11 += struct.pack(">iiiqqi", 1, 0, -1, 5, -1, 1 << 20) + struct.pack(">i", 0) + _string("rack")
+    flexible = struct.pack(">iiiBii", 500, 1, 1 << 20, 0, 0, -1) + b"\x02" + bytes(range(16)) + b"\x02"
+    flexible += struct.pack(">iiqiqi", 0, -1, 5, -1, -1, 1 << 20) + b"\0\0\x01\x05rack\0"
+    return (b"\0" + legacy, b"\x07" + v11, b"\x0d" + flexible, b"\x0e" + flexible)
+
+
+_REFUSALS = (DecodeError,)
+
+WIRE_TARGETS = (
+    Target("request-header", request_header, _REFUSALS, _header_seeds()),
+    Target("produce", produce, _REFUSALS, _produce_seeds()),
+    Target("fetch", fetch, _REFUSALS, _fetch_seeds()),
+    Target("batch", batch, _REFUSALS, BATCHES),
+    Target("batch-sequence", batch_sequence, _REFUSALS, (BATCHES[0] + BATCHES[1] + BATCHES[2],)),
+    Target(
+        "decompression",
+        decompression,
+        _REFUSALS,
+        tuple(bytes([kind]) + compress(kind, b"some text, some text, " * 20) for kind in Compression),
+    ),
+)
