@@ -1,0 +1,121 @@
+"""What a topic's configuration means to its logs; immutable, replaced as a whole by a dynamic change.
+
+Source: Kafka `LogConfig`, `TopicConfig`. Names and defaults are Kafka's with dots as underscores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from strandline_broker.wire.batch import Compression
+
+LONG_MAX = (1 << 63) - 1
+_DAY_MS = 24 * 60 * 60 * 1000
+_CODECS: dict[str, Compression | None] = {
+    "producer": None,
+    "uncompressed": Compression.NONE,
+    "none": Compression.NONE,
+    "gzip": Compression.GZIP,
+    "snappy": Compression.SNAPPY,
+    "lz4": Compression.LZ4,
+    "zstd": Compression.ZSTD,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """Settings of one log. Bytes and milliseconds; -1 for no limit where Kafka says so."""
+
+    segment_bytes: int = 1 << 30
+    segment_ms: int = 7 * _DAY_MS
+    segment_jitter_ms: int = 0
+    segment_index_bytes: int = 10 << 20
+    index_interval_bytes: int = 4096
+    retention_ms: int = 7 * _DAY_MS
+    retention_bytes: int = -1
+    file_delete_delay_ms: int = 60_000
+    max_message_bytes: int = 1_048_588
+    message_timestamp_type: str = "CreateTime"
+    message_timestamp_before_max_ms: int = LONG_MAX
+    message_timestamp_after_max_ms: int = 3_600_000
+    compression_type: str = "producer"
+    cleanup_policy: frozenset[str] = frozenset({"delete"})
+    delete_retention_ms: int = _DAY_MS
+    min_compaction_lag_ms: int = 0
+    max_compaction_lag_ms: int = LONG_MAX
+    min_cleanable_dirty_ratio: float = 0.5
+    preallocate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.message_timestamp_type not in ("CreateTime", "LogAppendTime"):
+            raise ValueError(f"message.timestamp.type={self.message_timestamp_type!r}")
+        if self.compression_type not in _CODECS:
+            raise ValueError(f"compression.type={self.compression_type!r}")
+        if not self.cleanup_policy <= {"delete", "compact"}:
+            raise ValueError(f"cleanup.policy={sorted(self.cleanup_policy)!r}")
+        if self.segment_bytes < 1 or self.segment_index_bytes < 4 or self.index_interval_bytes < 0:
+            raise ValueError("segment.bytes, segment.index.bytes and index.interval.bytes must be positive")
+
+    @property
+    def codec(self) -> Compression | None:
+        """The codec that batches must have on disk, None for whatever the producer chose."""
+        return _CODECS[self.compression_type]
+
+    @property
+    def log_append_time(self) -> bool:
+        """Whether the broker's clock names the time of records."""
+        return self.message_timestamp_type == "LogAppendTime"
+
+    @property
+    def compact(self) -> bool:
+        """Whether the log is compacted, so that every record needs a key."""
+        return "compact" in self.cleanup_policy
+
+    @property
+    def delete(self) -> bool:
+        """Whether retention by time and size applies."""
+        return "delete" in self.cleanup_policy
+
+    @classmethod
+    def from_topic_config(cls, values: Mapping[str, str]) -> LogConfig:
+        """Build from effective topic configuration; keys that are no concern of a log are ignored.
+
+        Raises ValueError for values that the topic configuration's validators would have refused.
+        """
+        fields: dict[str, object] = {}
+        for key, text in values.items():
+            name = key.replace(".", "_")
+            if name == "cleanup_policy":
+                fields[name] = frozenset(part.strip() for part in text.split(",") if part.strip())
+            elif name in ("message_timestamp_type", "compression_type"):
+                fields[name] = text
+            elif name == "min_cleanable_dirty_ratio":
+                fields[name] = float(text)
+            elif name == "preallocate":
+                fields[name] = text.lower() == "true"
+            elif name in _INTEGERS:
+                fields[name] = int(text)
+        if "internal.segment.bytes" in values:
+            fields["segment_bytes"] = int(values["internal.segment.bytes"])
+        return cls(**fields)  # type: ignore[arg-type] # each value was converted by its field's name above
+
+
+_INTEGERS = frozenset(
+    (
+        "segment_bytes",
+        "segment_ms",
+        "segment_jitter_ms",
+        "segment_index_bytes",
+        "index_interval_bytes",
+        "retention_ms",
+        "retention_bytes",
+        "file_delete_delay_ms",
+        "max_message_bytes",
+        "message_timestamp_before_max_ms",
+        "message_timestamp_after_max_ms",
+        "delete_retention_ms",
+        "min_compaction_lag_ms",
+        "max_compaction_lag_ms",
+    )
+)

@@ -1,0 +1,736 @@
+"""One partition's log on this broker: appends, reads, truncation, and how far it is durable.
+
+Who uses it: the partition layer, on the event loop's thread; nothing here blocks on a sync except opening, closing,
+truncation and changes of the log start, which are rare. A log does not know high watermarks, leaders or clients.
+
+Two steps make an append. `stage` judges one batch, gives it its offsets and patches them in; `commit` writes everything
+staged with one system call. A failed write takes everything back: file, offsets, producers.
+
+Durability: `end_offset` is written, `synced_end` is on the disk. `begin_sync` captures what is to be made durable (the
+files that were written to, sealed indexes, leader epochs, new names), a thread does it, `finish_sync` raises `synced_end`.
+After a failed sync nobody knows what the disk holds: the log refuses work until `reopen`.
+
+Beside this file: `recovery.py` (opening), `retention.py`, `lookup.py` (timestamps, verification), `segment.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import struct
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Protocol
+
+from strandline_broker.errors import ErrorCode, KafkaError
+from strandline_broker.log import lookup, producer_snapshot, retention
+from strandline_broker.log.checkpoints import encode_epochs, encode_single_offset
+from strandline_broker.log.files import FileCache
+from strandline_broker.log.names import LEADER_EPOCH_CHECKPOINT, LOG_START_CHECKPOINT
+from strandline_broker.log.producer_state import DEFAULT_EXPIRATION_MS, ProducerState
+from strandline_broker.log.producers import SNAPSHOTS_KEPT, load_producers, note_control_batch, snapshot_path
+from strandline_broker.log.recovery import RecoveryReport, load_log
+from strandline_broker.log.scan import CorruptBatch, check_header
+from strandline_broker.log.segment import Batch, Segment, TornAppend
+from strandline_broker.log.sync_work import SyncWork
+from strandline_broker.log.validate import validate_client_batch
+from strandline_broker.seams.disk import DiskError, FileSlice
+from strandline_broker.wire.batch import crc_ok, iter_batches
+from strandline_broker.wire.errors import DecodeError
+
+if TYPE_CHECKING:
+    from strandline_broker.log.config import LogConfig
+    from strandline_broker.log.epochs import LeaderEpochs
+    from strandline_broker.log.scan import CorruptBatch as Corruption
+    from strandline_broker.seams.disk import Disk, File
+
+logger = logging.getLogger(__name__)
+
+_SMALL_CACHE_FILES = 16
+_pack_offsets = struct.Struct(">qii").pack_into
+
+
+class Staged:
+    """Where a staged batch goes. `log_append_time_ms` is -1 with CreateTime.
+
+    `duplicate`: the batch is in the log already, at these offsets, and is not written again.
+    """
+
+    __slots__ = ("base_offset", "duplicate", "last_offset", "log_append_time_ms")
+
+    def __init__(self, base_offset: int, last_offset: int, log_append_time_ms: int, duplicate: bool) -> None:  # noqa: FBT001
+        self.base_offset = base_offset
+        self.last_offset = last_offset
+        self.log_append_time_ms = log_append_time_ms
+        self.duplicate = duplicate
+
+
+class RecoveryPointKeeper(Protocol):
+    """Who keeps recovery points on disk: must be told before a log throws away what is below its point."""
+
+    def recovery_point_falls(self, log: Log, offset: int) -> None:
+        """Record durably that everything from `offset` on must be checked after a crash. Raises DiskError."""
+        ...
+
+
+class Log:
+    """See the module. Offsets are record offsets; `start_offset` never falls but by `reset_to`."""
+
+    __slots__ = (
+        "_active",
+        "_active_dirty",
+        "_bases",
+        "_careful",
+        "_config",
+        "_dirty_directories",
+        "_dirty_files",
+        "_files",
+        "_in_flight",
+        "_next_offset",
+        "_now_ms",
+        "_sealed_bytes",
+        "_staged",
+        "_sync_round",
+        "directory",
+        "disk",
+        "end_offset",
+        "epochs",
+        "failed",
+        "keeper",
+        "producers",
+        "recovery",
+        "segments",
+        "snapshots",
+        "start_offset",
+        "synced_end",
+    )
+
+    def __init__(
+        self, files: FileCache, directory: str, config: LogConfig, producer_expiration_ms: int
+    ) -> None:
+        self.disk = files.disk
+        self.directory = directory
+        self.keeper: RecoveryPointKeeper | None = None
+        self.producers = ProducerState(expiration_ms=producer_expiration_ms)
+        self._files = files
+        self._config = config
+        self._sync_round = 0
+        self._in_flight: list[SyncWork] = []
+
+    @classmethod
+    def open(
+        cls,
+        disk: Disk,
+        directory: str,
+        config: LogConfig,
+        *,
+        now_ms: int,
+        clean: bool,
+        recovery_point: int = 0,
+        start_offset: int = 0,
+        files: FileCache | None = None,
+        producer_expiration_ms: int = DEFAULT_EXPIRATION_MS,
+    ) -> Log:
+        """Open the log in `directory`, or create it.
+
+        `clean` says that the last use ended with `close`. Otherwise everything from `recovery_point` on is checked,
+        cut at the first bad batch, and made durable. `start_offset` is the least log start, from a checkpoint.
+        Raises DiskError.
+        """
+        log = cls(files or FileCache(disk, _SMALL_CACHE_FILES), directory, config, producer_expiration_ms)
+        log._load(now_ms, clean=clean, recovery_point=recovery_point, start_offset=start_offset)
+        return log
+
+    def _load(self, now_ms: int, *, clean: bool, recovery_point: int, start_offset: int) -> None:
+        loaded = load_log(
+            self._files,
+            self.directory,
+            self._config,
+            self.producers,
+            now_ms=now_ms,
+            clean=clean,
+            recovery_point=recovery_point,
+            start_offset=start_offset,
+        )
+        self.recovery: RecoveryReport = loaded.report
+        self.epochs: LeaderEpochs = loaded.epochs
+        self.snapshots: list[int] = loaded.snapshots
+        self.start_offset = loaded.start_offset
+        self.failed = ""
+        self._staged: list[Batch] = []
+        self._now_ms = now_ms
+        self._set_segments(loaded.segments)
+        self.end_offset = self._next_offset = self._active.next_offset
+        self.synced_end = self.end_offset
+        self._dirty_files: list[File] = []
+        self._dirty_directories: set[str] = {self.directory} if loaded.names_dirty else set()
+        self._active_dirty = False
+
+    def _set_segments(self, segments: list[Segment]) -> None:
+        self.segments = segments
+        self._bases = [segment.base_offset for segment in segments]
+        self._active = segments[-1]
+        self._sealed_bytes = sum(segment.size for segment in segments[:-1])
+        self._careful = False
+
+    def __repr__(self) -> str:
+        return f"<Log {self.directory} [{self.start_offset}, {self.end_offset}) synced={self.synced_end}>"
+
+    # -- what others may know ------------------------------------------------------------------------------------------
+
+    @property
+    def last_epoch(self) -> int:
+        """The newest leader epoch in this log, -1 for none."""
+        return self.epochs.latest_epoch
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all segments, written ones only."""
+        return self._sealed_bytes + self._active.size
+
+    @property
+    def config(self) -> LogConfig:
+        """The configuration; setting it is a dynamic change and takes effect with the next append."""
+        return self._config
+
+    @config.setter
+    def config(self, config: LogConfig) -> None:
+        self._config = config
+        for segment in self.segments:
+            segment.config = config
+        self._active.watch_time_later()
+
+    @property
+    def wants_sync(self) -> bool:
+        """Whether something waits to be made durable."""
+        return self._active_dirty or bool(self._dirty_files or self._dirty_directories) or self.epochs.dirty
+
+    def _refuse(self) -> None:
+        raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {self.failed}")
+
+    def _fail(self, reason: str) -> None:
+        logger.error("%s is out of service until it is reopened: %s", self.directory, reason)
+        self.failed = reason
+
+    # -- appends -------------------------------------------------------------------------------------------------------
+
+    def stage(self, batch: memoryview, epoch: int, now_ms: int) -> Staged:
+        """Take one batch of a client as leader in `epoch`; `commit` writes it. The buffer must stay valid until then.
+
+        Base offset and leader epoch (with LogAppendTime also the timestamp) are patched in place.
+        Raises KafkaError as `validate_client_batch` and `ProducerState.judge` say, KAFKA_STORAGE_ERROR if failed.
+        """
+        if self.failed:
+            self._refuse()
+        config = self._config
+        batch, header = validate_client_batch(batch, config, now_ms)
+        (_, length, _, _, _, _, delta, _, timestamp, producer_id, producer_epoch, sequence, _) = header
+        base_offset = self._next_offset
+        last_offset = base_offset + delta
+        if producer_id >= 0:
+            earlier = self.producers.judge(producer_id, producer_epoch, sequence, delta)
+            if earlier is not None:
+                append_time = earlier.timestamp if config.log_append_time else -1
+                return Staged(earlier.first_offset, earlier.last_offset, append_time, True)
+            self.producers.note(producer_id, producer_epoch, sequence, delta, last_offset, timestamp)
+        if epoch != self.epochs.latest_epoch:
+            self.epochs.assign(epoch, base_offset)
+        _pack_offsets(batch, 0, base_offset, length, epoch)
+        if timestamp > self._active.roll_timestamp:
+            self._careful = True
+        self._now_ms = now_ms
+        self._staged.append((batch, base_offset, last_offset, timestamp, len(batch)))
+        self._next_offset = last_offset + 1
+        return Staged(
+            base_offset,
+            last_offset,
+            now_ms if config.message_timestamp_type == "LogAppendTime" else -1,
+            False,
+        )
+
+    def commit(self) -> None:
+        """Write everything staged, rolling where due.
+
+        Raises KafkaError(KAFKA_STORAGE_ERROR) with everything staged taken back; the next attempt may succeed.
+        """
+        staged = self._staged
+        if not staged:
+            return
+        self._staged = []
+        active = self._active
+        segments = len(self.segments)
+        try:
+            if self.failed:
+                raise DiskError(errno.EIO, self.failed)
+            if self._careful or self._must_look(active, staged):
+                self._append_rolling(staged)
+            else:
+                active.append(staged)
+        except OSError as error:
+            self._undo(error)
+        self._active_dirty = True
+        self.end_offset = self.producers.map_end_offset = self._next_offset
+        self.producers.settle()
+        if len(self.segments) != segments:
+            self.take_snapshot()
+
+    def _must_look(self, active: Segment, staged: list[Batch]) -> bool:
+        """Whether any of the staged batches might not fit the active segment."""
+        total = sum([batch[4] for batch in staged])
+        return active.near_limits(total, staged[-1][2], len(staged))
+
+    def _append_rolling(self, staged: list[Batch]) -> None:
+        """Append batch by batch where a roll may be due; still one write per segment."""
+        group: list[Batch] = []
+        pending = 0
+        for batch in staged:
+            _, _, last_offset, timestamp, size = batch
+            if self._active.should_roll(size, last_offset, timestamp, self._now_ms, pending):
+                if group:
+                    self._active.append(group)
+                    group = []
+                    pending = 0
+                self._roll(last_offset, batch[1])
+            group.append(batch)
+            pending += size
+        self._active.append(group)
+        self._active.watch_time()
+        self._careful = False
+
+    def _roll(self, last_offset: int, base_offset: int) -> None:
+        """Seal the active segment and start the next one, at the log end where offsets allow it. Raises DiskError."""
+        old = self._active
+        start = old.next_offset
+        if last_offset - start > (1 << 31) - 1:
+            start = base_offset
+        if start == old.base_offset:
+            return
+        segment = Segment(self._files, self.directory, start, self._config, self._now_ms)
+        segment.create()
+        self._dirty_files.extend(old.seal())
+        self._dirty_directories.add(self.directory)
+        self._active_dirty = False
+        self._sealed_bytes += old.size
+        self.segments.append(segment)
+        self._bases.append(start)
+        self._active = segment
+
+    def _undo(self, error: OSError) -> None:
+        """Take a failed commit back. Raises KafkaError(KAFKA_STORAGE_ERROR), always."""
+        self.producers.undo()
+        end_offset = self._next_offset = self.end_offset
+        self._careful = True
+        if isinstance(error, TornAppend):
+            self._fail(str(error))
+        elif self._active.next_offset > end_offset or self._active.base_offset > end_offset:
+            try:
+                self._cut_segments(end_offset)
+            except (OSError, CorruptBatch) as worse:
+                self._fail(f"cannot undo a failed append: {worse}")
+        raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error}") from error
+
+    def append_follower(self, batches: memoryview) -> int:
+        """Append batches as they are, with the offsets and epochs that their leader gave; return the last offset.
+
+        An incomplete last batch is left out. Returns -1 if there was no complete batch. Raises KafkaError:
+        CORRUPT_MESSAGE, OFFSET_OUT_OF_RANGE (an offset at or below one that the log has), KAFKA_STORAGE_ERROR.
+        """
+        if self.failed:
+            self._refuse()
+        assert not self._staged, "a leader's batches are staged"
+        try:
+            for position, header in iter_batches(batches):
+                size = header.size
+                batch = batches[position : position + size]
+                if header.magic != 2 or header.last_offset_delta < 0 or not crc_ok(batch):
+                    raise DecodeError(f"corrupt batch at offset {header.base_offset}")
+                if header.base_offset < self._next_offset:
+                    raise KafkaError(
+                        ErrorCode.OFFSET_OUT_OF_RANGE,
+                        f"{self.directory}: offset {header.base_offset} appended where {self._next_offset} comes next",
+                    )
+                if header.leader_epoch > self.epochs.latest_epoch:
+                    self.epochs.assign(header.leader_epoch, header.base_offset)
+                if header.producer_id >= 0:
+                    if header.is_control:
+                        note_control_batch(self.producers, header, batch)
+                    else:
+                        self.producers.note_header(header)
+                last_offset = header.last_offset
+                self._staged.append((batch, header.base_offset, last_offset, header.max_timestamp, size))
+                self._next_offset = last_offset + 1
+        except (DecodeError, KafkaError) as error:
+            self._staged = []
+            self._next_offset = self.end_offset
+            self.producers.undo()
+            self.epochs.truncate_from_end(self.end_offset)
+            if isinstance(error, KafkaError):
+                raise
+            raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"{self.directory}: {error}") from error
+        if not self._staged:
+            return -1
+        self._careful = True
+        self.commit()
+        return self.end_offset - 1
+
+    def assign_epoch_start(self, epoch: int) -> None:
+        """Note that `epoch` begins at the log end: this broker became its leader."""
+        self.epochs.assign(epoch, self._next_offset)
+
+    def roll(self, now_ms: int) -> bool:
+        """Seal the active segment now unless it is empty; return whether it was. Raises KafkaError."""
+        if self.failed or self._staged or self._active.size == 0:
+            return False
+        self._now_ms = now_ms
+        try:
+            self._roll(self.end_offset, self.end_offset)
+        except OSError as error:
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error}") from error
+        self.take_snapshot()
+        return True
+
+    def roll_if_due(self, now_ms: int) -> bool:
+        """Seal the active segment if it is older than `segment.ms`, so that quiet partitions roll too."""
+        active = self._active
+        if active.size and now_ms - active.created_ms > self._config.segment_ms:
+            return self.roll(now_ms)
+        return False
+
+    def take_snapshot(self) -> None:
+        """Write the producers' state at the log end, for recovery; a full disk costs only a longer recovery."""
+        offset = self.end_offset
+        if self.snapshots and self.snapshots[-1] >= offset:
+            return
+        path = snapshot_path(self.directory, offset)
+        try:
+            file = self.disk.open(path, create=True)
+            file.truncate(0)
+            file.append([producer_snapshot.encode(self.producers)])
+        except OSError as error:
+            logger.warning("no producer snapshot at %d: %s", offset, error)
+            return
+        self._dirty_files.append(file)
+        self._dirty_directories.add(self.directory)
+        self.snapshots.append(offset)
+        while len(self.snapshots) > SNAPSHOTS_KEPT:
+            self.disk.remove(snapshot_path(self.directory, self.snapshots.pop(0)))
+
+    # -- reads ---------------------------------------------------------------------------------------------------------
+
+    def read(
+        self, offset: int, max_bytes: int, upper_offset: int, *, min_one_batch: bool
+    ) -> FileSlice | None:
+        """Return whole batches from the one that holds `offset` on, below `upper_offset`, within `max_bytes`.
+
+        With `min_one_batch` the first batch comes even if it is larger. None: there is nothing (yet), or the first
+        batch is larger. Raises KafkaError OFFSET_OUT_OF_RANGE, or CORRUPT_MESSAGE with the file and position.
+        """
+        end_offset = self.end_offset
+        if offset < self.start_offset or offset > end_offset:
+            raise KafkaError(
+                ErrorCode.OFFSET_OUT_OF_RANGE,
+                f"offset {offset} is not in [{self.start_offset}, {end_offset}]",
+            )
+        if upper_offset > end_offset:
+            upper_offset = end_offset
+        if offset >= upper_offset:
+            return None
+        segment = self._active
+        try:
+            if offset >= segment.base_offset:
+                start = segment.position_of(offset)
+            else:
+                segment, start = self._find(offset)
+            if upper_offset >= segment.next_offset:
+                end = segment.size
+            else:
+                end = segment.position_of(upper_offset)
+            length = end - start
+            if length > max_bytes:
+                length = segment.cut(start, start + max_bytes) - start
+                if length <= 0:
+                    header = segment.header_at(start)
+                    length = header.size
+                    if length > max_bytes and not min_one_batch:
+                        return None
+                    segment.remember(header.next_offset, start + length)
+            elif length <= 0:
+                return None
+        except CorruptBatch as error:
+            raise _corrupt(error) from error
+        except OSError as error:
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error}") from error
+        return FileSlice(segment.file, start, length)
+
+    def _find(self, offset: int) -> tuple[Segment, int]:
+        """Return the segment and position of the first batch that ends at or above `offset`."""
+        index = bisect_right(self._bases, offset) - 1
+        segment = self.segments[index]
+        position = segment.position_of(offset)
+        # Compaction may have emptied the end of a segment.
+        while position >= segment.size and segment is not self._active:
+            index += 1
+            segment = self.segments[index]
+            position = 0
+        return segment, position
+
+    def segment_of(self, offset: int) -> int:
+        """Return the index in `segments` of the one that holds `offset`."""
+        return max(0, bisect_right(self._bases, offset) - 1)
+
+    def offset_for_timestamp(self, timestamp_ms: int, upper_offset: int) -> tuple[int, int, int] | None:
+        """Return (timestamp, offset, leader epoch) of the first record at or after a time, None below `upper_offset`."""
+        try:
+            return lookup.offset_for_timestamp(self, timestamp_ms, upper_offset)
+        except CorruptBatch as error:
+            raise _corrupt(error) from error
+
+    def max_timestamp(self, upper_offset: int) -> tuple[int, int, int] | None:
+        """Return (timestamp, offset, leader epoch) of the first record with the largest timestamp, None for none."""
+        try:
+            return lookup.max_timestamp(self, upper_offset)
+        except CorruptBatch as error:
+            raise _corrupt(error) from error
+
+    def epoch_end_offset(self, epoch: int) -> tuple[int, int]:
+        """Return (largest epoch not above `epoch`, its end offset), (-1, -1) if unknown (Kafka's OffsetForLeaderEpoch)."""
+        return self.epochs.end_offset(epoch, self.end_offset)
+
+    def verify(self) -> list[Corruption]:
+        """Check every batch of every segment; return what is wrong, at most one finding per segment. Slow."""
+        return lookup.verify(self)
+
+    # -- truncation ----------------------------------------------------------------------------------------------------
+
+    def truncate_to(self, offset: int) -> None:
+        """Drop every batch that reaches `offset`; durable when it returns. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
+        if self.failed:
+            self._refuse()
+        assert not self._staged, "batches are staged"
+        if offset < self.start_offset:
+            self.reset_to(offset)
+            return
+        self.epochs.truncate_from_end(min(offset, self.end_offset))
+        if offset >= self.end_offset:
+            return
+        try:
+            self._before_truncation(offset)
+            self._cut_segments(offset)
+            self._after_truncation()
+        except (OSError, CorruptBatch) as error:
+            self._fail(f"truncation to {offset} failed: {error}")
+            self._refuse()
+
+    def reset_to(self, offset: int) -> None:
+        """Drop everything and start over at `offset`, which may be anywhere. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
+        if self.failed:
+            self._refuse()
+        assert not self._staged, "batches are staged"
+        try:
+            self._before_truncation(min(offset, self.start_offset))
+            while self.segments:
+                self.segments.pop().remove()
+            segment = Segment(self._files, self.directory, offset, self._config, self._now_ms)
+            segment.create()
+            self._set_segments([segment])
+            self._careful = True
+            self.start_offset = offset
+            self.epochs.clear()
+            self._write_start(offset)
+            self._after_truncation()
+        except OSError as error:
+            self._fail(f"reset to {offset} failed: {error}")
+            self._refuse()
+
+    def _before_truncation(self, offset: int) -> None:
+        self._sync_round += 1
+        if offset < self.synced_end:
+            self.synced_end = offset
+            if self.keeper is not None:
+                self.keeper.recovery_point_falls(self, offset)
+
+    def _cut_segments(self, offset: int) -> None:
+        """Remove segments from the newest down, and the end of the one that holds `offset`, which becomes active."""
+        segments = self.segments
+        while len(segments) > 1 and segments[-1].base_offset >= offset:
+            segments.pop().remove()
+        active = segments[-1]
+        if active.next_offset > offset or active is not self._active:
+            active.truncate_to(offset)
+            active.unseal()
+        self._set_segments(segments)
+        self._careful = True
+        self._active_dirty = True
+
+    def _after_truncation(self) -> None:
+        """Bring everything else in line with the new end, and make it durable."""
+        self.end_offset = self._next_offset = end = self._active.next_offset
+        self.synced_end = min(self.synced_end, end)
+        while self.snapshots and self.snapshots[-1] > end:
+            self.disk.remove(snapshot_path(self.directory, self.snapshots.pop()))
+        self.snapshots = load_producers(
+            self.producers,
+            self.segments,
+            self.snapshots,
+            self.start_offset,
+            end,
+            self._now_ms,
+            self._remove_snapshot,
+        )
+        self._active_dirty = True
+        self._dirty_directories.add(self.directory)
+        self.sync()
+
+    def _remove_snapshot(self, offset: int) -> None:
+        self.disk.remove(snapshot_path(self.directory, offset))
+
+    def advance_start(self, offset: int) -> None:
+        """Raise the log start (DeleteRecords); durable when it returns. Whole segments below go with the next retention.
+
+        Raises KafkaError OFFSET_OUT_OF_RANGE beyond the log end, KAFKA_STORAGE_ERROR.
+        """
+        if self.failed:
+            self._refuse()
+        if offset > self.end_offset:
+            raise KafkaError(
+                ErrorCode.OFFSET_OUT_OF_RANGE, f"offset {offset} is beyond the log end {self.end_offset}"
+            )
+        if offset <= self.start_offset:
+            return
+        try:
+            self._write_start(offset)
+        except OSError as error:
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error}") from error
+        self.start_offset = offset
+        self.epochs.truncate_from_start(offset)
+
+    def _write_start(self, offset: int) -> None:
+        self.disk.write_atomic(f"{self.directory}/{LOG_START_CHECKPOINT}", encode_single_offset(offset))
+
+    def apply_retention(self, now_ms: int, high_watermark: int) -> int:
+        """Delete the segments that time, size or the log start make obsolete; return the bytes freed.
+
+        Raises KafkaError(KAFKA_STORAGE_ERROR).
+        """
+        if self.failed or self._staged:
+            return 0
+        return retention.apply_retention(self, now_ms, high_watermark)
+
+    def remove_first_segments(self, count: int) -> int:
+        """Remove the oldest `count` segments, never the active one; return the bytes freed (retention's last step).
+
+        The new log start is durable first, so a crash in between cannot bring back a part of them.
+        """
+        assert 0 < count < len(self.segments)
+        first = self.segments[count].base_offset
+        if first > self.start_offset:
+            self.advance_start(first)
+        freed = 0
+        for segment in self.segments[:count]:
+            freed += segment.size
+            segment.remove()
+        self._set_segments(self.segments[count:])
+        self._careful = True
+        return freed
+
+    # -- durability ----------------------------------------------------------------------------------------------------
+
+    def begin_sync(self) -> SyncWork | None:
+        """Capture what is to be made durable; None if there is nothing, or if the log failed. Run it in a thread."""
+        if self.failed or not self.wants_sync:
+            return None
+        files = self._dirty_files
+        if self._active_dirty:
+            files.append(self._active.hold())
+        small_files: list[tuple[str, bytes]] = []
+        if self.epochs.dirty:
+            small_files.append(
+                (f"{self.directory}/{LEADER_EPOCH_CHECKPOINT}", encode_epochs(self.epochs.entries))
+            )
+            self.epochs.dirty = False
+        directories = list(self._dirty_directories)
+        self._dirty_files = []
+        self._dirty_directories = set()
+        self._active_dirty = False
+        work = SyncWork(self, self.disk, files, small_files, directories, self.end_offset, self._sync_round)
+        self._in_flight.append(work)
+        return work
+
+    def finish_sync(self, work: SyncWork) -> bool:
+        """Draw the conclusion of a sync; return False if it failed, and with it this log."""
+        self._in_flight.remove(work)
+        if work.error is not None:
+            self._fail(f"sync failed: {work.error}")
+            return False
+        # A truncation in between made its own sync, and what this one knew is void.
+        if work.round == self._sync_round and work.end_offset > self.synced_end:
+            self.synced_end = work.end_offset
+        return True
+
+    def sync(self) -> None:
+        """Make everything durable, here and now. Raises DiskError."""
+        # What another thread is about to sync may take it longer than this does.
+        for earlier in self._in_flight:
+            self._dirty_files.extend(earlier.files)
+            self._dirty_directories.update(earlier.directories)
+            self.epochs.dirty = self.epochs.dirty or bool(earlier.small_files)
+        work = self.begin_sync()
+        if work is not None:
+            work.run()
+            if not self.finish_sync(work):
+                assert work.error is not None
+                raise work.error
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def close(self, *, clean: bool = True) -> None:
+        """Stop using the log. A clean close makes everything durable, so that the next opening need not check it.
+
+        Raises KafkaError(KAFKA_STORAGE_ERROR) if that fails: then the stop was not clean.
+        """
+        if clean:
+            if self.failed:
+                self._refuse()
+            assert not self._staged, "batches are staged"
+            try:
+                self.take_snapshot()
+                self._active_dirty = False
+                self._dirty_files.extend(self._active.seal())
+                self._dirty_directories.add(self.directory)
+                self.sync()
+            except OSError as error:
+                self._fail(f"close failed: {error}")
+                self._refuse()
+        self.failed = self.failed or "closed"
+        self._forget_files()
+
+    def _forget_files(self) -> None:
+        for segment in self.segments:
+            segment.forget_files()
+
+    def reopen(self, now_ms: int) -> None:
+        """Take a failed log back into service, cut at its synced end: beyond it the disk may hold less than it shows.
+
+        Raises KafkaError(KAFKA_STORAGE_ERROR) if the disk still fails.
+        """
+        synced_end = self.synced_end
+        self._forget_files()
+        self._sync_round += 1
+        try:
+            self._load(now_ms, clean=False, recovery_point=synced_end, start_offset=self.start_offset)
+            if self.end_offset > synced_end:
+                self.truncate_to(synced_end)
+        except OSError as error:
+            self._fail(f"reopening failed: {error}")
+            self._refuse()
+
+    def delete(self) -> None:
+        """Remove the directory and everything in it. Raises DiskError."""
+        self.failed = "deleted"
+        self._forget_files()
+        self.disk.remove_tree(self.directory)
+        self.disk.sync_dir(self.directory.rpartition("/")[0])
+
+
+def _corrupt(error: CorruptBatch) -> KafkaError:
+    logger.error("corrupt batch: %s", error)
+    return KafkaError(ErrorCode.CORRUPT_MESSAGE, str(error))
