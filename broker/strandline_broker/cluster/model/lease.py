@@ -101,7 +101,7 @@ class BrokerLease:
             incarnation=spec.get("holderIdentity") or "",
             generation=int(annotations[ANNOTATION_GENERATION]),
             listeners={name: Endpoint(entry["host"], entry["port"]) for name, entry in listeners.items()},
-            rack=annotations.get(ANNOTATION_RACK),
+            rack=annotations.get(ANNOTATION_RACK) or None,
             state=BrokerPhase(annotations[ANNOTATION_STATE]),
             http=_parse_endpoint(http) if http else None,
             cluster=(metadata.get("labels") or {}).get(LABEL_CLUSTER, ""),
@@ -114,19 +114,19 @@ class BrokerLease:
         )
 
     def annotations_object(self) -> dict[str, str]:
-        """Return the annotations that carry the broker's details."""
+        """Return the annotations that carry the broker's details.
+
+        All of them, so that an update leaves no old one.
+        """
         listeners = {name: {"host": host, "port": port} for name, (host, port) in self.listeners.items()}
-        annotations = {
+        return {
             ANNOTATION_BROKER_ID: str(self.broker_id),
             ANNOTATION_GENERATION: str(self.generation),
             ANNOTATION_LISTENERS: json.dumps(listeners, sort_keys=True),
             ANNOTATION_STATE: self.state.value,
+            ANNOTATION_RACK: self.rack or "",
+            ANNOTATION_HTTP: f"{self.http.host}:{self.http.port}" if self.http is not None else "",
         }
-        if self.rack is not None:
-            annotations[ANNOTATION_RACK] = self.rack
-        if self.http is not None:
-            annotations[ANNOTATION_HTTP] = f"{self.http.host}:{self.http.port}"
-        return annotations
 
     def spec_object(self) -> dict[str, Any]:
         """Return the JSON shape of `spec`. The duration is rounded up to whole seconds, as Leases have it."""
