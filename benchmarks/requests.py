@@ -151,5 +151,5 @@ def _framed(key: int, version: int, correlation_id: int, body: bytes, *, flexibl
 
 
 def _after_string(frame: bytes, at: int) -> int:
-    (length,) = struct.unpack_from(">h", frame, at)
+    length: int = struct.unpack_from(">h", frame, at)[0]
     return at + 2 + max(length, 0)

@@ -1,0 +1,112 @@
+"""Medians, ratios and verdicts: from the numbers of all runs to a Markdown table and JSON.
+
+Pure but for `save`. Callers: `benchmarks.run`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.experiments import Experiment, Metric, Numbers
+
+EVEN = 0.10
+"""Ratios within this of 1 count as even: repeats differ by about as much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two systems that promise the same, so that comparing them is fair."""
+
+    ours: str
+    theirs: str
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All numbers of one session: runs[experiment][system label] is one `Numbers` per repeat."""
+
+    environment: Mapping[str, str]
+    systems: Sequence[str]
+    pairs: Sequence[Pair]
+    runs: Mapping[str, Mapping[str, Sequence[Numbers]]]
+    failures: Sequence[str]
+
+    def median(self, experiment: str, system: str, key: str) -> float | None:
+        """Median over the repeats; None without any."""
+        found = [numbers[key] for numbers in self.runs.get(experiment, {}).get(system, ()) if key in numbers]
+        return statistics.median(found) if found else None
+
+
+def verdict(metric: Metric, ours: float, theirs: float) -> str:
+    """Say who wins, and by how much, as a word and the ratio ours / theirs."""
+    if theirs == 0:
+        return "-"
+    ratio = ours / theirs
+    if abs(ratio - 1) <= EVEN:
+        return f"{ratio:.2f} even"
+    return f"{ratio:.2f} " + ("win" if (ratio < 1) == metric.lower_is_better else "LOSE")
+
+
+def markdown(results: Results, experiments: Iterable[Experiment]) -> str:
+    """Return facts, table and summary as Markdown."""
+    pairs = [pair for pair in results.pairs if {pair.ours, pair.theirs} <= set(results.systems)]
+    heads = ["measured", "unit", "budget", *results.systems, *(f"{p.ours} / {p.theirs}" for p in pairs)]
+    lines = [f"- {name}: {value}" for name, value in results.environment.items()]
+    lines += ["", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    tally: dict[str, int] = {"win": 0, "even": 0, "LOSE": 0}
+    lost: list[str] = []
+    for experiment in experiments:
+        for metric in experiment.metrics:
+            medians = {name: results.median(experiment.name, name, metric.key) for name in results.systems}
+            if all(value is None for value in medians.values()):
+                continue
+            cells = [metric.title, metric.unit, metric.budget or "-"]
+            cells += [_shown(medians[name]) for name in results.systems]
+            for pair in pairs:
+                ours, theirs = medians[pair.ours], medians[pair.theirs]
+                said = verdict(metric, ours, theirs) if ours is not None and theirs is not None else "-"
+                cells.append(said)
+                if (word := said.split()[-1]) in tally:
+                    tally[word] += 1
+                if said.endswith("LOSE"):
+                    lost.append(
+                        f"- {metric.title}: {pair.ours} {_shown(ours)} against {_shown(theirs)} {metric.unit}"
+                    )
+            lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"{tally['win']} wins, {tally['even']} even (within {EVEN:.0%}), {tally['LOSE']} lost.",
+        *lost,
+    ]
+    if results.failures:
+        lines += ["", "Failed or skipped:", *(f"- {failure}" for failure in results.failures)]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def save(results: Results, directory: Path) -> Path:
+    """Write all numbers as JSON and return the file."""
+    directory.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC)
+    path = directory / f"{now:%Y%m%dT%H%M%SZ}.json"
+    content = {
+        "finished": now.isoformat(timespec="seconds"),
+        "environment": results.environment,
+        "systems": results.systems,
+        "runs": results.runs,
+        "failures": results.failures,
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path
