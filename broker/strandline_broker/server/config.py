@@ -4,8 +4,8 @@
 from `--set`, else from the environment (`STRANDLINE_<KEY>`), else from the YAML file, else it is the default.
 Keys are written as here or under Kafka's name for the same setting (`socket.request.max.bytes`).
 
-What is *not* here: defaults for topic configurations (`retention.ms`, `min.insync.replicas`, ...). They belong
-to the cluster, not to one broker: `Cluster.spec.config`.
+What is *not* here: defaults for topic configurations (`retention.ms`, `min.insync.replicas`, ...). They
+belong to the cluster, not to one broker: `Cluster.spec.config`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from strandline_broker.cluster.topic_config import TOPIC_CONFIGS, suggest
-from strandline_broker.server.config_keys import INT_MAX, KeySpec, convert, key, spec_of
+from strandline_broker.net.limits import MAX_FRAME_BYTES_CEILING, Limits
+from strandline_broker.server.config_keys import INT_MAX, convert, key, spec_of
 from strandline_broker.server.listeners import Listener, ListenerSettings, resolve
 
 ENVIRONMENT_PREFIX = "STRANDLINE_"
@@ -145,7 +146,7 @@ class BrokerConfig:
         "Largest request; a larger one closes its connection.",
         kafka="socket.request.max.bytes",
         minimum=1024,
-        maximum=INT_MAX,
+        maximum=MAX_FRAME_BYTES_CEILING,
     )
     queued_max_request_bytes: int = key(
         256 << 20,
@@ -154,7 +155,7 @@ class BrokerConfig:
         minimum=1 << 20,
     )
     socket_backlog_max_bytes: int = key(
-        16 << 20, "Unsent answers of one connection above which it is not read.", minimum=1 << 16
+        8 << 20, "Unsent answers of one connection above which it is not read.", minimum=1 << 16
     )
     max_connections: int = key(
         10_000, "Connections at once.", kafka="max.connections", minimum=1, maximum=INT_MAX
@@ -173,12 +174,9 @@ class BrokerConfig:
         600_000, "Idle time after which a connection is closed.", kafka="connections.max.idle.ms", minimum=1
     )
     partial_request_timeout_ms: int = key(
-        60_000, "Time that a request may take to arrive once its first byte is here.", minimum=1
+        30_000, "Time that a request may take to arrive once its first byte is here.", minimum=1
     )
     tls_handshake_timeout_ms: int = key(10_000, "Time that a TLS handshake may take.", minimum=1)
-    socket_listen_backlog_size: int = key(
-        128, "Connections that may wait to be accepted.", kafka="socket.listen.backlog.size", minimum=1
-    )
     fetch_max_bytes: int = key(
         55 << 20,
         "Most bytes in one answer to a fetch.",
@@ -198,7 +196,6 @@ class BrokerConfig:
     request_timeout_max_ms: int = key(
         600_000, "Longest time that a request may wait, whatever it asks for.", minimum=1
     )
-    delete_records_timeout_ms: int = key(30_000, "Upper bound for a DeleteRecords request.", minimum=1)
 
     # Cluster membership
     lease_duration_ms: int = key(
@@ -210,7 +207,6 @@ class BrokerConfig:
         "Time that a stopping broker waits for its leaderships to move before it stops anyway.",
         minimum=0,
     )
-    producer_id_block_size: int = key(1_000, "Producer ids taken from the cluster at once.", minimum=1)
     log_level: str = key("INFO", "What is logged.", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
 
     def __post_init__(self) -> None:
@@ -225,15 +221,11 @@ class BrokerConfig:
                 f"lease_renew_ms: {self.lease_renew_ms} leaves no time for a retry within lease_duration_ms="
                 f"{self.lease_duration_ms}; at most half of it works"
             )
-        if self.queued_max_request_bytes < self.socket_request_max_bytes:
-            problems.append(
-                "queued_max_request_bytes: must hold at least one request of socket_request_max_bytes="
-                f"{self.socket_request_max_bytes}"
-            )
-        try:
-            self.resolve_listeners()
-        except ValueError as error:
-            problems.append(str(error))
+        for check in (self.net_limits, self.resolve_listeners):
+            try:
+                check()
+            except ValueError as error:
+                problems.append(str(error))
         if problems:
             raise ConfigError("\n".join(problems))
 
@@ -251,8 +243,8 @@ class BrokerConfig:
         )
         return resolve(settings, socket.gethostname())
 
-    def kafka_configs(self) -> dict[str, tuple[str | None, KeySpec, bool]]:
-        """Return {name: (value, documentation, is it the default)} under the names DescribeConfigs shows.
+    def kafka_configs(self) -> dict[str, tuple[str | None, str, str, bool]]:
+        """Return {name: (value, Kafka type, documentation, is it the default)} for DescribeConfigs.
 
         Keys that Kafka does not have are shown as `strandline.<key>`.
         """
@@ -261,9 +253,26 @@ class BrokerConfig:
             spec = spec_of(field.metadata)
             value = getattr(self, field.name)
             text = None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            kind = _TYPES[str(field.type)]
+            large = kind is int and (spec.maximum is None or spec.maximum > INT_MAX)
+            type_name = "BOOLEAN" if kind is bool else "STRING" if kind is str else "LONG" if large else "INT"
             name = spec.kafka or f"strandline.{field.name.replace('_', '.')}"
-            shown[name] = (text, spec, value == field.default)
+            shown[name] = (text, type_name, spec.doc, value == field.default)
         return shown
+
+    def net_limits(self) -> Limits:
+        """Return the bounds of the network part."""
+        return Limits(
+            max_frame_bytes=self.socket_request_max_bytes,
+            max_connections=self.max_connections,
+            max_connections_per_address=self.max_connections_per_ip,
+            max_in_flight_requests=self.max_requests_in_flight_per_connection,
+            request_memory_bytes=self.queued_max_request_bytes,
+            output_backlog_bytes=self.socket_backlog_max_bytes,
+            idle_timeout_ms=self.connections_max_idle_ms,
+            frame_timeout_ms=self.partial_request_timeout_ms,
+            tls_handshake_timeout_ms=self.tls_handshake_timeout_ms,
+        )
 
 
 _REQUIRED = ("broker_id", "data_dir", "store")

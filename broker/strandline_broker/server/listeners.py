@@ -2,8 +2,7 @@
 
 `NAME://host:port,NAME://host:port` as in Kafka's `listeners` and `advertised.listeners`, `NAME:PROTOCOL,...`
 as in `listener.security.protocol.map`, and `NAME=value,...` (or one value for all) for certificate files.
-Pure;
-used by `server.config`.
+Pure; used by `server.config`.
 
 Source: Apache Kafka 4.2, `SocketServerConfigs.listenerListToEndPoints`, `KafkaConfig.validateValues`.
 """

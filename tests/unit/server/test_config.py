@@ -65,7 +65,7 @@ def test_kubernetes_service_variables_are_no_settings() -> None:
         ("store=etcd:x", "neither sqlite:PATH nor kubernetes"),
         ("store=sqlite:", "needs a path"),
         ("lease_renew_ms=6000", "lease_duration_ms"),
-        ("queued_max_request_bytes=2000000", "at least one request"),
+        ("queued_max_request_bytes=2000000", "request_memory_bytes must be at least"),
         ("nonsense", "not key=value"),
     ],
 )
@@ -108,9 +108,17 @@ def test_defaults_lie_within_their_own_limits_and_are_documented() -> None:
             assert spec.maximum is None or field.default <= spec.maximum, field.name
 
 
+def test_the_defaults_make_limits_for_the_network() -> None:
+    limits = load_with("max.connections=7").net_limits()
+    assert (limits.max_connections, limits.max_frame_bytes) == (7, 100 << 20)
+
+
 def test_kafka_configs_show_kafkas_names_and_what_is_default() -> None:
     shown = load_with("num_partitions=2").kafka_configs()
     assert shown["node.id"][0] == "3"
-    assert (shown["num.partitions"][0], shown["num.partitions"][2]) == ("2", False)
-    assert (shown["auto.create.topics.enable"][0], shown["auto.create.topics.enable"][2]) == ("true", True)
+    partitions = "Partitions of a topic created without a number."
+    assert shown["num.partitions"] == ("2", "INT", partitions, False)
+    assert shown["auto.create.topics.enable"][:2] == ("true", "BOOLEAN")
+    assert shown["auto.create.topics.enable"][3] is True
+    assert shown["queued.max.request.bytes"][1] == "LONG"
     assert shown["strandline.flush"][0] == "Fsync"

@@ -1,0 +1,76 @@
+"""The one table of APIs that this broker serves: what has no handler here is not advertised.
+
+`api.dispatch` reads it, `server.broker` builds the registry from `IMPLEMENTED`. Three kinds of entries:
+
+- *cold* modules (`handle(broker, request) -> Mapping`, or a coroutine of it): decoded and encoded by
+  `wire.cold`; a module is imported at its first request, so that start-up pays for none;
+- *frame* handlers (ApiVersions, Metadata): objects that take frames and answer from cached bytes;
+- *hot* ones (Produce, Fetch): wired up by the dispatcher itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from strandline_broker.wire.api_keys import ApiKey
+from strandline_broker.wire.registry import Registry
+
+if TYPE_CHECKING:
+    from strandline_broker.api.context import BrokerApi
+    from strandline_broker.api.request import Request
+    from strandline_broker.net.connection import Connection
+    from strandline_broker.wire.header import RequestHeader
+
+ColdHandler = Callable[["BrokerApi", "Request"], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+
+
+class FrameHandler(Protocol):
+    """Answers an API that needs no generic codec."""
+
+    def handle(self, connection: Connection, header: RequestHeader, frame: memoryview) -> bytes:
+        """Return the whole response frame. Raises DecodeError."""
+        ...
+
+
+HOT = (ApiKey.PRODUCE, ApiKey.FETCH)
+FRAME = (ApiKey.API_VERSIONS, ApiKey.METADATA)
+COLD: Mapping[ApiKey, str] = {
+    ApiKey.LIST_OFFSETS: "list_offsets",
+    ApiKey.CREATE_TOPICS: "create_topics",
+    ApiKey.DELETE_TOPICS: "delete_topics",
+    ApiKey.DELETE_RECORDS: "delete_records",
+    ApiKey.INIT_PRODUCER_ID: "init_producer_id",
+    ApiKey.OFFSET_FOR_LEADER_EPOCH: "offset_for_leader_epoch",
+    ApiKey.DESCRIBE_CONFIGS: "describe_configs",
+    ApiKey.DESCRIBE_CLUSTER: "describe_cluster",
+}
+"""Module of each cold API, within this package."""
+
+IMPLEMENTED: tuple[ApiKey, ...] = (*HOT, *FRAME, *COLD)
+
+_loaded: dict[ApiKey, ColdHandler] = {}
+
+
+def build_registry() -> Registry:
+    """Return the registry of what is served."""
+    return Registry(IMPLEMENTED)
+
+
+def cold_handler(api_key: ApiKey) -> ColdHandler:
+    """Return the handler of a cold API, importing its module at first. Raises KeyError for other APIs."""
+    handler = _loaded.get(api_key)
+    if handler is None:
+        module = importlib.import_module(f"strandline_broker.api.{COLD[api_key]}")
+        assert module.KEY is api_key, "the table names the module of another API"
+        handler = _loaded[api_key] = module.handle
+    return handler
+
+
+def frame_handlers(broker: BrokerApi) -> dict[ApiKey, FrameHandler]:
+    """Return the handlers that take frames, for one broker."""
+    from strandline_broker.api.api_versions import ApiVersionsHandler
+    from strandline_broker.api.metadata import MetadataHandler
+
+    return {ApiKey.API_VERSIONS: ApiVersionsHandler(broker), ApiKey.METADATA: MetadataHandler(broker)}

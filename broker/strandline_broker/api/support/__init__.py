@@ -1,0 +1,1 @@
+"""What several API handlers share; not APIs of their own."""

@@ -1,0 +1,47 @@
+"""Which brokers clients are told of. Pure.
+
+A broker is named when its Lease is held and its state is `running` or `draining`, and under the address of
+the listener that the client came in by. Nobody here judges liveness by time: a broker that died leaves the
+ISR and its leaderships by the controller's doing, and a client that tries it finds the next one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from strandline_broker.cluster.cache import ClusterCache
+from strandline_broker.cluster.model import BrokerLease, BrokerPhase
+
+_SERVING = (BrokerPhase.RUNNING, BrokerPhase.DRAINING)
+
+
+class BrokerAddress(NamedTuple):
+    """A broker and how to reach it."""
+
+    broker_id: int
+    host: str
+    port: int
+    rack: str | None
+
+
+def is_live(lease: BrokerLease | None) -> bool:
+    """Say whether a broker is up and past its recovery, as far as its Lease tells."""
+    return lease is not None and lease.held and lease.state in _SERVING
+
+
+def live_brokers(view: ClusterCache, listener: str) -> list[BrokerAddress]:
+    """Return the brokers that can be reached by `listener`, in order of their ids."""
+    return [
+        BrokerAddress(broker_id, *lease.listeners[listener], lease.rack)
+        for broker_id, lease in sorted(view.leases.items())
+        if is_live(lease) and listener in lease.listeners
+    ]
+
+
+def controller_id(view: ClusterCache, listener: str) -> int:
+    """Return the broker that clients send admin requests to, or -1.
+
+    Every broker takes them, so it is the lowest live one.
+    """
+    brokers = live_brokers(view, listener)
+    return brokers[0].broker_id if brokers else -1
