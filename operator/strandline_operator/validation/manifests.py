@@ -101,9 +101,13 @@ def _envelope_problems(manifest: Any) -> Iterator[Problem]:
         yield Problem(f'"{manifest.get("apiVersion")}" is not served; use {API_VERSION}', "apiVersion")
     kind = str(manifest.get("kind"))
     if kind not in definitions():
-        yield Problem(f'"{kind}" is unknown{did_you_mean(kind, USER_KINDS)}; use {" or ".join(USER_KINDS)}', "kind")
+        yield Problem(
+            f'"{kind}" is unknown{did_you_mean(kind, USER_KINDS)}; use {" or ".join(USER_KINDS)}', "kind"
+        )
     elif kind not in USER_KINDS:
-        yield Problem(f"{kind} is the operator's own record; declare a {' or a '.join(USER_KINDS)} instead", "kind")
+        yield Problem(
+            f"{kind} is the operator's own record; declare a {' or a '.join(USER_KINDS)} instead", "kind"
+        )
     yield from _metadata_problems(manifest.get("metadata"))
 
 
@@ -142,7 +146,11 @@ def load_text(text: str | bytes, file: str) -> FolderContent:
         content.problems.append(Problem(f"is not valid YAML: {' '.join(str(error).split())}", file=file))
         return content
     for manifest in documents:
-        if isinstance(manifest, dict) and manifest.get("kind") == "List" and isinstance(manifest.get("items"), list):
+        if (
+            isinstance(manifest, dict)
+            and manifest.get("kind") == "List"
+            and isinstance(manifest.get("items"), list)
+        ):
             items = manifest["items"]
         else:
             items = [manifest]
@@ -172,13 +180,17 @@ def load_path(path: Path) -> FolderContent:
     content = FolderContent()
     files = manifest_files(path)
     if len(files) > MAX_FILES:
-        content.problems.append(Problem(f"holds more than {MAX_FILES} manifests; split the folder", file=str(path)))
+        content.problems.append(
+            Problem(f"holds more than {MAX_FILES} manifests; split the folder", file=str(path))
+        )
         return content
     for file in files:
         name = str(file.relative_to(path)) if path.is_dir() else str(path)
         try:
             if file.stat().st_size > MAX_FILE_BYTES:
-                content.problems.append(Problem(f"is larger than {MAX_FILE_BYTES} bytes; split it", file=name))
+                content.problems.append(
+                    Problem(f"is larger than {MAX_FILE_BYTES} bytes; split it", file=name)
+                )
                 continue
             text = file.read_bytes()
         except OSError as error:
@@ -214,7 +226,12 @@ def _refuse_duplicates(content: FolderContent) -> None:
         kind, name = document.key
         if document.key in first:
             content.problems.append(
-                Problem(f"is declared in {first[document.key]} too; keep one of them", "", f"{kind} {name}", document.file)
+                Problem(
+                    f"is declared in {first[document.key]} too; keep one of them",
+                    "",
+                    f"{kind} {name}",
+                    document.file,
+                )
             )
             continue
         first[document.key] = document.file

@@ -8,7 +8,7 @@ object, as it does there. Source: k8s.io/apiextensions-apiserver/pkg/apiserver/s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -50,7 +50,11 @@ def _correlate(old: Any, schema: Schema) -> dict[tuple[Any, ...], Any]:
 
 
 def _list_key(item: Any, schema: Schema) -> tuple[Any, ...]:
-    return tuple(item.get(key) for key in schema.get("x-kubernetes-list-map-keys", ())) if isinstance(item, dict) else ()
+    return (
+        tuple(item.get(key) for key in schema.get("x-kubernetes-list-map-keys", ()))
+        if isinstance(item, dict)
+        else ()
+    )
 
 
 def _check(rule: Mapping[str, Any], value: Any, old: Any, path: str) -> Iterator[Problem]:
@@ -63,7 +67,11 @@ def _check(rule: Mapping[str, Any], value: Any, old: Any, path: str) -> Iterator
     where = path + rule.get("fieldPath", "")
     try:
         holds = evaluate(expression, bindings)
-    except (RuntimeError, ValueError, TypeError) as error:  # what the CEL library raises for a failed evaluation
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+    ) as error:  # what the CEL library raises for a failed evaluation
         yield Problem(f"the rule {expression!r} could not be evaluated: {error}", where.lstrip("."))
         return
     if holds is not True:
@@ -107,4 +115,4 @@ def _is_quantity(text: str) -> bool:
 
 
 # Of the Kubernetes CEL libraries, the functions that our CRDs use. A quantity stays its text: CEL has no fractions.
-_KUBERNETES_FUNCTIONS = {"quantity": _quantity, "isQuantity": _is_quantity, "compareTo": _compare}
+_KUBERNETES_FUNCTIONS: dict[str, Callable[..., Any]] = {"quantity": _quantity, "isQuantity": _is_quantity, "compareTo": _compare}

@@ -70,7 +70,9 @@ def unknown_fields(value: Any, schema: Schema, path: str = "") -> Iterator[Probl
             elif isinstance(extra, Mapping):
                 yield from unknown_fields(item, extra, field)
             elif extra is None:
-                hint = did_you_mean(str(key), properties) or f"; known fields: {', '.join(sorted(properties))}"
+                hint = (
+                    did_you_mean(str(key), properties) or f"; known fields: {', '.join(sorted(properties))}"
+                )
                 yield Problem(f"unknown field{hint}", field)
     elif isinstance(value, list) and "items" in schema:
         for index, item in enumerate(value):
@@ -138,13 +140,18 @@ def _explain(keyword: str, expected: Any, value: Any, path: str, schema: Schema)
             # One error per missing name arrives; naming all of them each time would repeat.
             return Problem(f"missing; add {', '.join(child_path(path, name) for name in missing)}", path)
         case "enum":
-            return Problem(f"{shown} is not one of {', '.join(map(str, expected))}{did_you_mean(str(value), expected)}", path)
+            return Problem(
+                f"{shown} is not one of {', '.join(map(str, expected))}{did_you_mean(str(value), expected)}",
+                path,
+            )
         case "minimum":
             return Problem(f"{shown} is too small; use {expected} or more", path)
         case "maximum":
             return Problem(f"{shown} is too large; use {expected} or less", path)
         case "pattern":
-            return Problem(f"{shown} does not match {expected}. {schema.get('description', '')}".rstrip(), path)
+            return Problem(
+                f"{shown} does not match {expected}. {schema.get('description', '')}".rstrip(), path
+            )
         case "minLength" | "minItems" | "minProperties":
             return Problem(f"is too short; at least {expected} needed", path)
         case "maxLength" | "maxItems" | "maxProperties":

@@ -151,12 +151,18 @@ def test_a_good_topic_change_is_accepted(change: Change) -> None:
     [
         (lambda c: c["spec"]["storage"].update(size="9Gi"), "spec.storage.size: a volume cannot shrink"),
         (lambda c: c["spec"]["storage"].update(size="10G"), "a volume cannot shrink"),
-        (lambda c: c["spec"]["storage"].update(className="fast"), "className cannot be added or removed later"),
+        (
+            lambda c: c["spec"]["storage"].update(className="fast"),
+            "className cannot be added or removed later",
+        ),
         (lambda c: c["spec"].pop("tiering"), "tiering cannot be removed"),
         (lambda c: c["spec"]["tiering"].update(bucket="other"), "bucket is immutable"),
         (lambda c: c["spec"]["tiering"].update(prefix="p"), "spec.tiering.prefix: prefix is immutable"),
         (lambda c: c["spec"]["listeners"][0].update(port=9093), "two listeners have the same port"),
-        (lambda c: c["spec"].update(config={"min.insync.replicas": "4"}), "lower min.insync.replicas or raise replicas"),
+        (
+            lambda c: c["spec"].update(config={"min.insync.replicas": "4"}),
+            "lower min.insync.replicas or raise replicas",
+        ),
     ],
 )
 def test_one_cluster_change_is_refused(change: Change, expected: str) -> None:
@@ -186,7 +192,9 @@ def test_every_problem_is_reported_at_once() -> None:
     assert len(message.splitlines()) == 3
 
 
-@pytest.mark.parametrize("manifest", [None, [], "text", 5, {}, {"kind": "Topic"}, {"kind": ["Topic"], "metadata": 3}])
+@pytest.mark.parametrize(
+    "manifest", [None, [], "text", 5, {}, {"kind": "Topic"}, {"kind": ["Topic"], "metadata": 3}]
+)
 def test_what_is_no_object_is_refused_without_a_crash(manifest: Any) -> None:
     assert refusal(manifest)
 
@@ -217,12 +225,15 @@ def test_a_folder_reports_good_and_bad_documents(tmp_path: Path) -> None:
 
 def test_a_list_object_holds_several() -> None:
     inner = '{"apiVersion": "strandline.io/v1alpha1", "kind": "Topic", "metadata": {"name": "%s"}, "spec": {"clusterRef": {"name": "d"}}}'
-    found = load_text('{"apiVersion": "v1", "kind": "List", "items": [%s, %s]}' % (inner % "a", inner % "b"), "l.json")
+    found = load_text(
+        '{"apiVersion": "v1", "kind": "List", "items": [%s, %s]}' % (inner % "a", inner % "b"), "l.json"
+    )
     assert [document.key[1] for document in found.documents] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1Ki", 1024), ("1k", 1000), ("1.5Gi", 1610612736), ("2e3", 2000), ("1500m", 1.5), ("0", 0)]
+    ("text", "value"),
+    [("1Ki", 1024), ("1k", 1000), ("1.5Gi", 1610612736), ("2e3", 2000), ("1500m", 1.5), ("0", 0)],
 )
 def test_quantities(text: str, value: float) -> None:
     assert parse_quantity(text) == value

@@ -1,0 +1,97 @@
+"""What to do about one Cluster now: from a `World` to actions. Pure, level-triggered, safe to repeat.
+
+Nothing is remembered between two calls: whatever is half done shows in the objects, and the next decision goes on from
+there. Two controllers that decide from the same world decide the same, and the tests in each write let one of them win.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from strandline_broker.cluster import topic_config
+from strandline_broker.cluster.model import CLUSTER, CLUSTER_STATE, TOPIC, ClusterState
+from strandline_operator.controller.actions import Action, Create, StatusWrite
+from strandline_operator.controller.conditions import Reason, Trouble, flipped
+from strandline_operator.controller.elections import decide_elections
+from strandline_operator.controller.status import Counts, cluster_status, count, status_patch, topic_status
+from strandline_operator.controller.topics import (
+    Placer,
+    cluster_object,
+    decide_purges,
+    decide_topic,
+    replication_factor,
+)
+from strandline_operator.controller.world import World
+
+_TRANSIENT = {Reason.CREATING, Reason.WAITING_FOR_BROKERS}
+
+
+@dataclass(slots=True)
+class Decision:
+    """The result: `actions` to apply now, `statuses` to write when pacing allows.
+
+    `quiet` says that nothing is left to do or to wait for; `wake_at_ms` is the wall-clock time at which time alone
+    changes the decision (the end of a grace period).
+    """
+
+    actions: list[Action] = field(default_factory=list)
+    statuses: list[StatusWrite] = field(default_factory=list)
+    quiet: bool = True
+    wake_at_ms: int | None = None
+
+
+def decide(world: World) -> Decision:
+    """Return what to do in this world."""
+    decision = Decision()
+    decision.actions += decide_elections(world)
+    if world.cluster is not None and world.state is None:
+        state = ClusterState(cluster=world.cluster_name)
+        decision.actions.append(Create(CLUSTER_STATE, state.to_object(owner=cluster_object(world))))
+    placer = Placer(world)
+    for topic in world.topics:
+        outcome = decide_topic(world, topic, placer)
+        decision.actions += outcome.actions
+        decision.quiet &= not any(trouble.reason in _TRANSIENT for trouble in outcome.troubles)
+        if topic.deleting:
+            continue  # about to go; a status would only delay it
+        owned = world.owners[topic.topic_name] is topic
+        sets = world.live_sets(topic.topic_name) if owned else None
+        replicas = replication_factor(sets.head) if sets is not None else topic.replicas
+        status = topic_status(world, topic, sets, outcome.troubles, replicas)
+        if status != topic.status:
+            patch = status_patch(TOPIC, topic.name, topic.uid, topic.meta.generation, status)
+            decision.statuses.append(StatusWrite(patch, flipped(topic.status, status)))
+    decision.actions += decide_purges(world)
+    decision.wake_at_ms = min(
+        (sets.purge_at_ms for sets in world.sets if sets.deleting and sets.topic_id not in world.purged),
+        default=None,
+    )
+    _decide_cluster_status(world, decision)
+    decision.quiet &= not decision.actions and world.settled
+    return decision
+
+
+def _decide_cluster_status(world: World, decision: Decision) -> None:
+    if world.cluster is None:
+        return
+    served = [sets for sets in world.sets if not sets.deleting and sets.topic_id not in world.purged]
+    alive = [broker.broker_id for broker in world.live]
+    counts = sum((count(sets, alive) for sets in served), Counts())
+    status = cluster_status(world, counts, len(served), _cluster_troubles(world))
+    if status != world.cluster.status:
+        cluster = world.cluster
+        patch = status_patch(CLUSTER, cluster.name, cluster.uid, cluster.meta.generation, status)
+        decision.statuses.append(StatusWrite(patch, flipped(cluster.status, status)))
+
+
+def _cluster_troubles(world: World) -> list[Trouble]:
+    assert world.cluster is not None
+    troubles = []
+    try:
+        topic_config.validate(world.cluster.config, tiering=bool(world.cluster.spec.get("tiering")))
+    except topic_config.InvalidTopicConfig as error:
+        troubles.append(Trouble(Reason.INVALID_CONFIG, f"spec.config: {error}", stalled=True))
+    if world.cluster.spec.get("tiering"):
+        message = "this version keeps all records on the brokers' volumes; remove spec.tiering"
+        troubles.append(Trouble(Reason.NOT_SUPPORTED, message, stalled=True))
+    return troubles

@@ -1,0 +1,205 @@
+"""The controller over a real store: it follows, decides, applies, and stays quiet when there is nothing to do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+from strandline_broker.cluster.model import (
+    CLUSTER,
+    LEASE,
+    PARTITION_SET,
+    TOPIC,
+    BrokerLease,
+    BrokerPhase,
+    PartitionSet,
+    new_object,
+)
+from strandline_broker.cluster.sqlite_store import SqliteStore
+from strandline_operator.controller.actions import Notice
+from strandline_operator.controller.loop import Controller
+
+DEADLINE_S = 10.0
+
+
+class Bench:
+    """A store with a Cluster, a controller over it, and a clock that only the test moves."""
+
+    def __init__(self) -> None:
+        self.store = SqliteStore(":memory:")
+        self.now = 100.0
+        self.notices: list[Notice] = []
+        self.controller = Controller(
+            self.store,
+            "demo",
+            monotonic=lambda: self.now,
+            now_ms=lambda: 1_700_000_000_000 + round(self.now * 1000),
+            notify=self.notices.append,
+            rng=random.Random(7),  # noqa: S311
+        )
+
+    async def lease(self, broker_id: int, incarnation: str, state: BrokerPhase = BrokerPhase.RUNNING) -> None:
+        lease = BrokerLease(broker_id, incarnation, 5, {}, state=state, cluster="demo", renew_time=str(self.now))
+        try:
+            old = await self.store.get(LEASE, lease.name)
+        except Exception:  # noqa: BLE001 - NotFound; a test helper may be short
+            await self.store.create(LEASE, lease.to_object())
+            return
+        new = replace(lease, uid="").to_object()
+        await self.store.patch_if(
+            LEASE,
+            lease.name,
+            uid=old["metadata"]["uid"],
+            tests=[],
+            operations=[
+                {"op": "replace", "path": "/spec", "value": new["spec"]},
+                {"op": "replace", "path": "/metadata/annotations", "value": new["metadata"]["annotations"]},
+            ],
+        )
+
+    async def topic(self, name: str, **spec: Any) -> None:
+        await self.store.create(TOPIC, new_object(TOPIC, name, {"clusterRef": {"name": "demo"}, **spec}))
+
+    async def sets(self) -> list[PartitionSet]:
+        return [PartitionSet.from_object(obj) for obj in (await self.store.list(PARTITION_SET))[0]]
+
+    async def until(self, condition: Callable[[list[PartitionSet]], bool]) -> list[PartitionSet]:
+        """Wait until the PartitionSets are as `condition` wants them."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                sets = await self.sets()
+                if condition(sets):
+                    return sets
+                await asyncio.sleep(0.005)
+
+    async def quiet(self) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            await self.controller.quiet.wait()
+
+
+@contextlib.asynccontextmanager
+async def bench(replicas: int = 1) -> AsyncIterator[Bench]:
+    running = Bench()
+    await running.store.create(CLUSTER, new_object(CLUSTER, "demo", {"replicas": replicas}))
+    task = asyncio.create_task(running.controller.run())
+    try:
+        yield running
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await running.store.close()
+
+
+def test_a_topic_is_served_as_soon_as_its_broker_runs() -> None:
+    async def scenario() -> None:
+        async with bench() as b:
+            await b.topic("orders", partitions=2)
+            await b.lease(0, "a", BrokerPhase.STARTING)
+            await b.lease(0, "a")
+            (orders,) = await b.until(bool)
+            assert [state.leader for state in orders.partitions] == [0, 0]
+            assert orders.partitions[0].isr[0].generation == 5
+            await b.quiet()
+            status = (await b.store.get(TOPIC, "orders"))["status"]
+            assert status["conditions"][0]["status"] == "True"
+
+    asyncio.run(scenario())
+
+
+def test_an_ended_process_costs_no_lease_duration() -> None:
+    async def scenario() -> None:
+        async with bench() as b:
+            await b.lease(0, "a")
+            await b.topic("orders")
+            await b.until(bool)
+            b.controller.process_ended(0)
+            await b.until(lambda sets: sets[0].partitions[0].leader == -1)
+            await b.lease(0, "b")
+            (orders,) = await b.until(lambda sets: sets[0].partitions[0].leader == 0)
+            assert orders.partitions[0].leader_incarnation == "b"
+            assert orders.partitions[0].leader_epoch == 2
+            assert "ElectionOffline" in [notice.reason for notice in b.notices]
+
+    asyncio.run(scenario())
+
+
+def test_a_lease_that_does_not_change_for_its_duration_ends_a_leadership() -> None:
+    async def scenario() -> None:
+        async with bench(replicas=2) as b:
+            await b.lease(0, "a")
+            await b.lease(1, "a")
+            await b.topic("orders", partitions=2)
+            await b.until(bool)
+            await b.quiet()
+            b.now += 9.0
+            await b.lease(1, "a")  # renewed; broker 0 is not heard of any more
+            b.now += 1.5
+            await b.topic("wake-up")
+            sets = await b.until(lambda sets: any(p.leader == -1 for s in sets for p in s.partitions))
+            leaders = {p.replicas[0]: p.leader for s in sets for p in s.partitions if s.topic_name == "orders"}
+            assert leaders == {0: -1, 1: 1}
+
+    asyncio.run(scenario())
+
+
+def test_the_controller_writes_nothing_when_nothing_changes() -> None:
+    async def scenario() -> None:
+        async with bench() as b:
+            await b.lease(0, "a")
+            await b.topic("orders")
+            await b.until(bool)
+            await b.quiet()
+            before = [(await b.store.list(kind))[0] for kind in (TOPIC, CLUSTER, PARTITION_SET)]
+            for _ in range(20):
+                b.now += 1.0
+                await b.lease(0, "a")
+            await b.quiet()
+            assert [(await b.store.list(kind))[0] for kind in (TOPIC, CLUSTER, PARTITION_SET)] == before
+
+    asyncio.run(scenario())
+
+
+def test_two_controllers_at_once_make_one_topic() -> None:
+    async def scenario() -> None:
+        async with bench() as b:
+            second = Controller(
+                b.store, "demo", monotonic=lambda: b.now, now_ms=lambda: 1_700_000_000_000, notify=b.notices.append
+            )
+            task = asyncio.create_task(second.run())
+            await b.lease(0, "a")
+            for number in range(10):
+                await b.topic(f"topic-{number}", partitions=3)
+            await b.until(lambda sets: len(sets) >= 10)
+            await b.quiet()
+            async with asyncio.timeout(DEADLINE_S):
+                await second.quiet.wait()
+            sets = await b.sets()
+            assert len(sets) == len({s.topic_name for s in sets}) == 10
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    asyncio.run(scenario())
+
+
+def test_a_deleted_topic_is_erased_when_its_grace_period_is_over() -> None:
+    async def scenario() -> None:
+        async with bench() as b:
+            await b.lease(0, "a")
+            await b.topic("orders", deletionPolicy="Delete", deletionGracePeriod="1s")
+            await b.until(bool)
+            obj = await b.store.get(TOPIC, "orders")
+            await b.store.delete_if(TOPIC, "orders", uid=obj["metadata"]["uid"])
+            (orders,) = await b.until(lambda sets: sets[0].deleting)
+            b.now += 1.1
+            await b.until(lambda sets: not sets)
+            state = (await b.store.list("ClusterState"))[0][0]
+            assert state["spec"]["purgedTopicIds"] == [str(orders.topic_id)]
+            assert not (await b.store.list(TOPIC))[0]
+
+    asyncio.run(scenario())
