@@ -38,6 +38,8 @@ from strandline_broker.wire.batch import crc_ok, iter_batches
 from strandline_broker.wire.errors import DecodeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from strandline_broker.log.config import LogConfig
     from strandline_broker.log.epochs import LeaderEpochs
     from strandline_broker.log.scan import CorruptBatch as Corruption
@@ -95,6 +97,7 @@ class Log:
         "end_offset",
         "epochs",
         "failed",
+        "in_background",
         "keeper",
         "producers",
         "recovery",
@@ -110,6 +113,7 @@ class Log:
         self.disk = files.disk
         self.directory = directory
         self.keeper: RecoveryPointKeeper | None = None
+        self.in_background: Callable[[Callable[[], None]], object] = _at_once
         self.producers = ProducerState(expiration_ms=producer_expiration_ms)
         self._files = files
         self._config = config
@@ -624,12 +628,20 @@ class Log:
         first = self.segments[count].base_offset
         if first > self.start_offset:
             self.advance_start(first)
-        freed = 0
-        for segment in self.segments[:count]:
-            freed += segment.size
-            segment.remove()
+        gone = self.segments[:count]
         self._set_segments(self.segments[count:])
         self._careful = True
+        freed = 0
+        doomed: list[str] = []
+        for segment in gone:
+            freed += segment.size
+            try:
+                doomed.extend(segment.retire())
+            except OSError as error:
+                logger.warning("%s stays until the next start: %s", segment.path, error)
+        disk = self.disk
+        # Unlinking a big file can take tens of milliseconds.
+        self.in_background(lambda: _remove_all(disk, doomed))
         return freed
 
     # -- durability ----------------------------------------------------------------------------------------------------
@@ -723,12 +735,29 @@ class Log:
             self._fail(f"reopening failed: {error}")
             self._refuse()
 
+    def abandon(self, reason: str) -> None:
+        """Let go of all files without writing anything; the log is of no use afterwards."""
+        self.failed = reason
+        self._forget_files()
+
     def delete(self) -> None:
         """Remove the directory and everything in it. Raises DiskError."""
-        self.failed = "deleted"
-        self._forget_files()
+        self.abandon("deleted")
         self.disk.remove_tree(self.directory)
         self.disk.sync_dir(self.directory.rpartition("/")[0])
+
+
+def _at_once(job: Callable[[], None]) -> None:
+    job()
+
+
+def _remove_all(disk: Disk, paths: list[str]) -> None:
+    """Remove files that no log knows any more; what stays goes at the next start."""
+    for path in paths:
+        try:
+            disk.remove(path)
+        except OSError as error:
+            logger.warning("%s stays until the next start: %s", path, error)
 
 
 def _corrupt(error: CorruptBatch) -> KafkaError:

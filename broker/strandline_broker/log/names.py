@@ -23,6 +23,7 @@ LOG_START_CHECKPOINT = "log-start-offset"
 """Ours, beside Kafka's file of the same purpose in the data directory, so that one log alone is durable."""
 
 DELETE_DIR_SUFFIX = "-delete"
+STRAY_DIR_SUFFIX = "-stray"
 _OFFSET_DIGITS = 20
 
 

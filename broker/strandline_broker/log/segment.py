@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from strandline_broker.log.names import (
+    DELETED_SUFFIX,
     INDEX_SUFFIX,
     LOG_SUFFIX,
     TIME_INDEX_SUFFIX,
@@ -471,6 +472,19 @@ class Segment:
         for path in self.paths():
             self._files.forget(path)
             self._files.disk.remove(path)
+
+    def retire(self) -> list[str]:
+        """Rename the files out of the way (quick, and a new segment may take their names); return what to remove."""
+        self._file = None
+        doomed = []
+        for path in self.paths():
+            self._files.forget(path)
+            try:
+                self._files.disk.rename(path, path + DELETED_SUFFIX)
+            except FileNotFoundError:
+                continue
+            doomed.append(path + DELETED_SUFFIX)
+        return doomed
 
     def forget_files(self) -> None:
         """Let go of all descriptors without writing anything."""
