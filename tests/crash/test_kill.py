@@ -1,4 +1,4 @@
-"""Nothing acknowledged is lost when the broker is killed. The kill harness as a program does it for longer."""
+"""Nothing acknowledged is lost when the broker is killed. The harness run as a program goes on for longer."""
 
 from __future__ import annotations
 
