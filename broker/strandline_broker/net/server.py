@@ -64,7 +64,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._hub = Hub(self._loop, handler, self.limits, self.metrics, self._removed)
         self._open: dict[str, _Open] = {}
-        self._handshakes: dict[TlsStream, asyncio.TimerHandle] = {}
+        self._handshakes: dict[TlsStream, tuple[Listener, asyncio.TimerHandle]] = {}
         self._scratch: TlsScratch | None = None
         # Open connections, handshakes included: per kind (internal or not) and per kind and address.
         self._counts = {False: 0, True: 0}
@@ -198,7 +198,7 @@ class Server:
             self._refuse(listener, stream, CloseReason.TLS_TIMEOUT, text)
 
         def done(error: OSError | None) -> None:
-            self._handshakes.pop(stream).cancel()
+            self._handshakes.pop(stream)[1].cancel()
             if error is None:
                 self.metrics.tls_handshakes += 1
                 self._serve(Connection(self._hub, stream, listener, principal_of(stream.peer_certificate)))
@@ -207,7 +207,7 @@ class Server:
             else:
                 self._refuse(listener, stream, CloseReason.TLS_FAILED, f"TLS handshake failed: {error}")
 
-        self._handshakes[stream] = self._loop.call_later(timeout_ms / 1000, expired)
+        self._handshakes[stream] = (listener, self._loop.call_later(timeout_ms / 1000, expired))
         stream.handshake(done)
 
     def reload_certificates(self) -> None:
@@ -262,9 +262,9 @@ class Server:
                 entry.socket.close()
         for ticker in self._tickers:
             ticker.stop()
-        for stream, timer in list(self._handshakes.items()):
+        for stream, (listener, timer) in self._handshakes.items():
             timer.cancel()
-            stream.close()
+            self._refuse(listener, stream, CloseReason.SHUTDOWN, "the broker stops")
         self._handshakes.clear()
         for connection in list(self._hub.connections):
             connection.drain(grace_ms / 1000, CloseReason.SHUTDOWN, "the broker stops")
