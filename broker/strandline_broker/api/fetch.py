@@ -1,0 +1,298 @@
+"""Fetch (key 1), versions 4-18.
+
+Differences from Kafka: a replica's fetch is answered only on the inter-broker listener; tiered reads and read-committed
+filtering arrive with their features (until then the last stable offset is the high watermark).
+
+Version notes: v7 sessions (KIP-227), v9 leader epochs (KIP-320), v11 rack (KIP-392), v12 flexible, diverging epochs
+(KIP-595), v13 topic ids (KIP-516), v15 ReplicaState (KIP-903), v16 node endpoints (KIP-951), v17-18 replica fields.
+
+Records are never read: a response holds slices of segment files that the network layer hands to sendfile. A request
+that finds less than `min_bytes` is parked, its connection muted, until enough arrived or its time is up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strandline_broker.api.fetch_sessions import FetchSessionCache
+from strandline_broker.errors import ErrorCode, KafkaError
+from strandline_broker.net.handler import Pending
+from strandline_broker.wire.fetch import decode_fetch, encode_fetch_response
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from strandline_broker.api.fetch_sessions import FetchSession, FetchTarget, TopicKey
+    from strandline_broker.net.connection import Connection
+    from strandline_broker.net.handler import Response
+    from strandline_broker.replica.manager import ReplicaManager
+    from strandline_broker.replica.partition import Partition
+    from strandline_broker.seams.clock import Clock
+    from strandline_broker.wire.fetch import FetchRequest
+    from strandline_broker.wire.header import RequestHeader
+
+_NO_RECORDS = b""
+_NO_REPLICA = -1
+
+Row = tuple[object, ...]
+
+
+class FetchOperation(Pending):
+    """One fetch from its arrival to its answer; parked, it is what partitions wake."""
+
+    __slots__ = (
+        "_handler",
+        "available",
+        "connection",
+        "correlation_id",
+        "is_ready",
+        "request",
+        "session",
+        "targets",
+        "timer",
+        "version",
+    )
+
+    def __init__(
+        self,
+        handler: FetchHandler,
+        connection: Connection,
+        header: RequestHeader,
+        request: FetchRequest,
+        session: FetchSession | None,
+        targets: list[FetchTarget],
+    ) -> None:
+        super().__init__(mute=True)
+        self._handler = handler
+        self.connection = connection
+        self.version = header.api_version
+        self.correlation_id = header.correlation_id
+        self.request = request
+        self.session = session
+        self.targets = targets
+        self.available = 0
+        self.is_ready = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    def data_arrived(self, byte_count: int) -> None:
+        """Count what arrived since the request was parked; zero means a change of role, which answers at once."""
+        self.available += byte_count
+        if not self.is_ready and (byte_count == 0 or self.available >= self.request.min_bytes):
+            self.is_ready = True
+            self._handler.ready(self)
+
+
+class FetchHandler:
+    """Takes fetch requests of all connections of one event loop."""
+
+    def __init__(
+        self,
+        replicas: ReplicaManager,
+        sessions: FetchSessionCache,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        max_bytes: int,
+        max_parked: int,
+    ) -> None:
+        self._replicas = replicas
+        self._sessions = sessions
+        self._clock = clock
+        self._loop = loop
+        self._max_bytes = max_bytes
+        self._max_parked = max_parked
+        # At most one per connection: parking mutes it.
+        self._parked: dict[Connection, FetchOperation] = {}
+        self._ready: list[FetchOperation] = []
+
+    @property
+    def parked_count(self) -> int:
+        """Return how many long polls wait."""
+        return len(self._parked)
+
+    def handle(self, connection: Connection, header: RequestHeader, frame: memoryview) -> Response | Pending:
+        """Answer at once if there is enough, else park."""
+        request = decode_fetch(frame, header.body_offset, header.api_version)
+        version = header.api_version
+        if request.replica_id >= 0 and not connection.listener.internal:
+            # Only an authenticated inter-broker listener may move high watermarks (design section 5).
+            return encode_fetch_response(
+                version, header.correlation_id, int(ErrorCode.CLUSTER_AUTHORIZATION_FAILED), 0, []
+            )
+        try:
+            session, targets = self._sessions.open(request, version, self._clock.monotonic())
+        except KafkaError as error:
+            return encode_fetch_response(version, header.correlation_id, int(error.code), 0, [])
+        topics, byte_count, must_answer = self._read(request, session, targets)
+        if (
+            byte_count >= request.min_bytes
+            or must_answer
+            or request.max_wait_ms <= 0
+            or not targets
+            or len(self._parked) >= self._max_parked
+        ):
+            return self._encode(version, header.correlation_id, session, topics)
+        return self._park(FetchOperation(self, connection, header, request, session, targets), byte_count)
+
+    # -- parking -------------------------------------------------------------------------------------------------------
+
+    def _park(self, operation: FetchOperation, byte_count: int) -> Pending:
+        operation.available = byte_count
+        self._parked[operation.connection] = operation
+        for partition in self._partitions(operation):
+            partition.fetch_waiters.add(operation)
+        operation.timer = self._loop.call_later(operation.request.max_wait_ms / 1000, self._answer, operation)
+        return operation
+
+    def ready(self, operation: FetchOperation) -> None:
+        """Answer at the end of this turn of the loop, when everything of the burst has been written."""
+        if not self._ready:
+            self._loop.call_soon(self._answer_ready)
+        self._ready.append(operation)
+
+    def _answer_ready(self) -> None:
+        ready, self._ready = self._ready, []
+        for operation in ready:
+            self._answer(operation)
+
+    def _answer(self, operation: FetchOperation) -> None:
+        if self._parked.get(operation.connection) is not operation:
+            return
+        self._unpark(operation)
+        topics, _, _ = self._read(operation.request, operation.session, operation.targets)
+        operation.complete(
+            self._encode(operation.version, operation.correlation_id, operation.session, topics)
+        )
+
+    def _unpark(self, operation: FetchOperation) -> None:
+        del self._parked[operation.connection]
+        for partition in self._partitions(operation):
+            partition.fetch_waiters.discard(operation)
+        if operation.timer is not None:
+            operation.timer.cancel()
+
+    def connection_lost(self, connection: Connection) -> None:
+        """Forget the long poll of a connection that is gone."""
+        operation = self._parked.get(connection)
+        if operation is not None:
+            self._unpark(operation)
+
+    def _partitions(self, operation: FetchOperation) -> list[Partition]:
+        by_key = self._replicas.by_key
+        found: list[Partition] = []
+        for target in operation.targets:
+            topic = by_key.get(target.key)
+            partition = topic.partitions.get(target.index) if topic is not None else None
+            if partition is not None:
+                found.append(partition)
+        return found
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def _read(
+        self, request: FetchRequest, session: FetchSession | None, targets: list[FetchTarget]
+    ) -> tuple[dict[TopicKey, list[Row]], int, bool]:
+        """Return response rows by topic, bytes of records, and whether an error or divergence forbids waiting."""
+        left = min(request.max_bytes, self._max_bytes)
+        topics: dict[TopicKey, list[Row]] = {}
+        by_key = self._replicas.by_key
+        byte_count = 0
+        must_answer = False
+        incremental = session is not None and request.session_epoch > 0
+        for target in targets:
+            topic = by_key.get(target.key)
+            partition = topic.partitions.get(target.index) if topic is not None else None
+            records: object = _NO_RECORDS
+            try:
+                if partition is None:
+                    raise self._replicas.why_absent(target.key, target.index)
+                partition.check_leader(target.current_leader_epoch)
+                high_watermark = partition.high_watermark
+                start_offset = partition.log.start_offset
+                if target.last_fetched_epoch >= 0:
+                    diverging = partition.diverging_epoch(target.last_fetched_epoch, target.fetch_offset)
+                    if diverging is not None:
+                        must_answer = True
+                        row = (target.index, 0, high_watermark, high_watermark, start_offset, None, _NO_REPLICA,
+                               _NO_RECORDS, diverging, None, None)  # fmt: skip
+                        topics.setdefault(target.key, []).append(row)
+                        continue
+                if left > 0 and target.fetch_offset != high_watermark:
+                    found = partition.read(
+                        target.fetch_offset, min(left, target.max_bytes), min_one_batch=byte_count == 0
+                    )
+                    if found is not None:
+                        records = found
+                        left -= found.length
+                        byte_count += found.length
+            except KafkaError as error:
+                must_answer = True
+                topics.setdefault(target.key, []).append(self._error_row(target, error, partition))
+                target.told_high_watermark = -1
+                continue
+            if (
+                incremental
+                and records is _NO_RECORDS
+                and (
+                    target.told_high_watermark == high_watermark and target.told_start_offset == start_offset
+                )
+            ):
+                continue
+            topics.setdefault(target.key, []).append(
+                (
+                    target.index,
+                    0,
+                    high_watermark,
+                    partition.last_stable_offset,
+                    start_offset,
+                    None,
+                    _NO_REPLICA,
+                    records,
+                )
+            )
+        return topics, byte_count, must_answer
+
+    def _error_row(self, target: FetchTarget, error: KafkaError, partition: Partition | None) -> Row:
+        leader = None
+        if error.code in (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH):
+            leader = self._replicas.current_leader(target.key, target.index)
+        start_offset = partition.log.start_offset if partition is not None and partition.is_leader else -1
+        return (
+            target.index,
+            int(error.code),
+            -1,
+            -1,
+            start_offset,
+            None,
+            _NO_REPLICA,
+            _NO_RECORDS,
+            None,
+            leader,
+            None,
+        )
+
+    def _encode(
+        self,
+        version: int,
+        correlation_id: int,
+        session: FetchSession | None,
+        topics: dict[TopicKey, list[Row]],
+    ) -> Response:
+        if session is not None:
+            self._remember(session, topics)
+        return encode_fetch_response(
+            version, correlation_id, 0, session.id if session is not None else 0, list(topics.items())
+        )
+
+    @staticmethod
+    def _remember(session: FetchSession, topics: dict[TopicKey, list[Row]]) -> None:
+        """Note what the client is being told, and let those that got data wait behind the others next time."""
+        for key, rows in topics.items():
+            for row in rows:
+                target = session.targets.get((key, row[0]))  # type: ignore[arg-type]
+                if target is None or row[1] != 0:
+                    continue
+                target.told_high_watermark = row[2]  # type: ignore[assignment]
+                target.told_start_offset = row[4]  # type: ignore[assignment]
+                if row[7] is not _NO_RECORDS:
+                    session.served(target)

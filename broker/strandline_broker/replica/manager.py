@@ -1,0 +1,261 @@
+"""All partitions of this broker, brought in line with the cluster store again and again.
+
+The manager is level-triggered: `reconcile` compares what the view says with what is open and moves each partition to
+its role. It learns topics and leadership only from the view; nothing here decides who leads.
+
+Order matters (design sections 3.3 and 3.4): a cluster state is on this broker's disk before it is used, and a partition
+is led only in an epoch that was given to this very incarnation and log generation. Data is deleted only when
+`ClusterState` names the topic id as purged: a PartitionSet that is merely absent leaves its data as a stray.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, cast
+from uuid import UUID
+
+from strandline_broker.cluster.model import ReplicaRef
+from strandline_broker.errors import ErrorCode, KafkaError
+from strandline_broker.log.config import LogConfig
+from strandline_broker.replica.partition import Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Iterator
+
+    from strandline_broker.cluster.model import PartitionState
+    from strandline_broker.cluster.view import ClusterView, TopicView
+    from strandline_broker.log.log import Log
+    from strandline_broker.log.manager import LogManager
+    from strandline_broker.replica.partition import FlushMode
+
+logger = logging.getLogger(__name__)
+
+
+class TopicReplicas:
+    """A topic as this broker serves it."""
+
+    __slots__ = ("config", "log_config", "name", "partitions", "topic_id")
+
+    def __init__(self, name: str, topic_id: UUID) -> None:
+        self.name = name
+        self.topic_id = topic_id
+        self.config: dict[str, str] | None = None
+        self.log_config = LogConfig()
+        self.partitions: dict[int, Partition] = {}
+
+
+class ReplicaManager:
+    """Opens, promotes, demotes and purges the partitions that have a replica here."""
+
+    def __init__(
+        self,
+        *,
+        broker_id: int,
+        incarnation: str,
+        resumable_incarnation: str | None,
+        generation: int,
+        view: ClusterView,
+        logs: LogManager,
+        flush: FlushMode,
+        run_blocking: Callable[[Callable[[], object]], Awaitable[object]],
+        persist_view: Callable[[bytes], None],
+    ) -> None:
+        self._broker_id = broker_id
+        self._incarnations = {incarnation}
+        if resumable_incarnation is not None:
+            # The last incarnation ended in a clean stop: what it led may be resumed in the same epoch (ADR 0001).
+            self._incarnations.add(resumable_incarnation)
+        self._own_ref = ReplicaRef(broker_id, generation)
+        self._view = view
+        self._logs = logs
+        self._flush = flush
+        self._run_blocking = run_blocking
+        self._persist_view = persist_view
+        self._persisted_version = -1
+        self.by_key: dict[str | bytes, TopicReplicas] = {}
+        self._partition_of: dict[Log, Partition] = {}
+        self._open: dict[tuple[UUID, int], Partition] = {}
+        self._failed: set[tuple[UUID, int]] = set()
+
+    # -- lookups -------------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Partition]:
+        for key, topic in self.by_key.items():
+            if isinstance(key, str):
+                yield from topic.partitions.values()
+
+    def partition(self, key: str | bytes, index: int) -> Partition:
+        """Return a partition that has a replica here. Raises KafkaError as `why_absent` says."""
+        topic = self.by_key.get(key)
+        partition = topic.partitions.get(index) if topic is not None else None
+        if partition is None:
+            raise self.why_absent(key, index)
+        return partition
+
+    def partition_of(self, log: Log) -> Partition | None:
+        """Return the partition whose log this is."""
+        return self._partition_of.get(log)
+
+    def why_absent(self, key: str | bytes, index: int) -> KafkaError:
+        """Return the error for a partition that is not open here: unknown, elsewhere, or not usable."""
+        topic = self._topic_view(key)
+        if topic is None:
+            by_name = isinstance(key, str)
+            return KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if by_name else ErrorCode.UNKNOWN_TOPIC_ID)
+        if topic.partition(index) is None:
+            return KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        if (topic.topic_id, index) in self._failed:
+            return KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "the log of this partition could not be opened")
+        return KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+
+    def current_leader(self, key: str | bytes, index: int) -> tuple[int, int] | None:
+        """Return (leader id, leader epoch) as the cluster state has it, for the hint of KIP-951."""
+        topic = self._topic_view(key)
+        state = topic.partition(index) if topic is not None else None
+        return (state.leader, state.leader_epoch) if state is not None else None
+
+    def _topic_view(self, key: str | bytes) -> TopicView | None:
+        return (
+            self._view.topic_by_name(key) if isinstance(key, str) else self._view.topic_by_id(UUID(bytes=key))
+        )
+
+    # -- reconciliation ------------------------------------------------------------------------------------------------
+
+    async def reconcile(self) -> None:
+        """Bring every partition to the role that the newest cluster state gives it.
+
+        Callers run one at a time, and call again after every change of the view.
+        """
+        while self._view.version != self._persisted_version:
+            version = self._view.version
+            image = self._view.to_bytes()
+            await self._run_blocking(lambda image=image: self._persist_view(image))  # type: ignore[misc]
+            self._persisted_version = version
+        # No await between here and the first change of role: what is applied is what was persisted.
+        wanted = {
+            (topic.topic_id, index): (topic, index, state)
+            for topic in self._view.topics.values()
+            for index, state in topic.partitions()
+            if self._broker_id in state.replicas
+        }
+        self._close_absent(wanted.keys())
+        missing = [
+            entry for key, entry in wanted.items() if key not in self._open and key not in self._failed
+        ]
+        for key, (topic, index, state) in wanted.items():
+            if key in self._open:
+                self._apply(self._open[key], topic, index, state)
+        if missing:
+            await self._open_logs(missing)
+            # The cluster state may have moved while logs were created: look again before leading anything.
+            await self.reconcile()
+            return
+        await self._purge()
+
+    async def _open_logs(self, missing: list[tuple[TopicView, int, PartitionState]]) -> None:
+        def open_all() -> list[tuple[TopicView, int, Log | Exception]]:
+            opened: list[tuple[TopicView, int, Log | Exception]] = []
+            for topic, index, _ in missing:
+                try:
+                    config = LogConfig.from_topic_config(topic.config)
+                    opened.append(
+                        (
+                            topic,
+                            index,
+                            self._logs.open_or_create(topic.topic_name, index, topic.topic_id, config),
+                        )
+                    )
+                except (OSError, KafkaError, ValueError) as error:
+                    opened.append((topic, index, error))
+            return opened
+
+        results = await self._run_blocking(open_all)
+        for topic, index, log in cast("list[tuple[TopicView, int, Log | Exception]]", results):
+            if isinstance(log, Exception):
+                # One bad log must not take the others down; the partition answers KAFKA_STORAGE_ERROR.
+                self._failed.add((topic.topic_id, index))
+                logger.error("cannot open the log of %s-%d: %s", topic.topic_name, index, log)
+                continue
+            name = topic.topic_name
+            high_watermark = self._logs.high_watermark(name, index)
+            partition = Partition(name, topic.topic_id.bytes, index, log, self._flush, high_watermark)
+            self._partition_of[log] = partition
+            self._open[(topic.topic_id, index)] = partition
+
+    def _apply(self, partition: Partition, topic: TopicView, index: int, state: PartitionState) -> None:
+        served = self.by_key.get(topic.topic_name)
+        if served is None or served.topic_id != topic.topic_id:
+            served = TopicReplicas(topic.topic_name, topic.topic_id)
+            self.by_key[topic.topic_name] = self.by_key[topic.topic_id.bytes] = served
+        served.partitions[index] = partition
+        self._configure(served, topic)
+        if not self._may_lead(state):
+            if partition.is_leader or state.leader != partition.leader_id:
+                partition.resign(state.leader, state.leader_epoch)
+            return
+        part = topic.partition_set(index)
+        assert part is not None, "the state came from this topic"
+        min_isr = min(part.min_insync_replicas, len(state.replicas))
+        try:
+            partition.become_leader(self._broker_id, state.leader_epoch, len(state.isr), min_isr)
+        except KafkaError as error:
+            # Cluster state older than the log (design section 3.3) is ignored, never acted on.
+            logger.warning("%s", error)
+
+    def _may_lead(self, state: PartitionState) -> bool:
+        return (
+            state.leader == self._broker_id
+            and state.leader_incarnation in self._incarnations
+            and self._own_ref in state.isr
+        )
+
+    def _configure(self, served: TopicReplicas, topic: TopicView) -> None:
+        if served.config == topic.config:
+            for partition in served.partitions.values():
+                if partition.log.config is not served.log_config:
+                    partition.log.config = served.log_config
+            return
+        try:
+            served.log_config = LogConfig.from_topic_config(topic.config)
+        except (KafkaError, ValueError) as error:
+            logger.error(
+                "topic %s keeps its configuration, the new one is not valid: %s", topic.topic_name, error
+            )
+        served.config = dict(topic.config)
+        for partition in served.partitions.values():
+            partition.log.config = served.log_config
+
+    def _close_absent(self, wanted: Collection[tuple[UUID, int]]) -> None:
+        """Stop serving what the cluster state no longer gives to this broker; its data stays where it is."""
+        for key in [key for key in self._open if key not in wanted]:
+            partition = self._open.pop(key)
+            partition.resign(-1, partition.leader_epoch)
+            self._partition_of.pop(partition.log, None)
+            served = self.by_key.get(partition.topic_id)
+            if served is not None:
+                served.partitions.pop(partition.index, None)
+                if not served.partitions:
+                    del self.by_key[partition.topic_id]
+                    if self.by_key.get(partition.topic) is served:
+                        del self.by_key[partition.topic]
+            self._logs.set_aside(partition.topic, partition.index)
+
+    async def revive(self, partition: Partition, now_ms: int) -> None:
+        """Take a partition back into service whose log failed; the log is cut at what was synced."""
+        partition.resign(-1, partition.leader_epoch)
+        try:
+            await self._run_blocking(lambda: partition.log.reopen(now_ms))
+        except KafkaError as error:
+            logger.warning("%r stays out of service: %s", partition, error)
+            return
+        logger.info("%r is back in service, its log ends at %d", partition, partition.log.end_offset)
+        await self.reconcile()
+
+    async def _purge(self) -> None:
+        """Delete the data of topics that `ClusterState` names as purged, and of nothing else (invariant 5)."""
+        state = self._view.state
+        if state is None:
+            return
+        purged = [topic_id for topic_id in state.purged_topic_ids if self._logs.holds(topic_id)]
+        if purged:
+            await self._run_blocking(lambda: [self._logs.purge(topic_id) for topic_id in purged])

@@ -1,0 +1,312 @@
+"""One broker from its configuration to its end: what is made, in which order, and how it stops.
+
+Start (each step needs the ones before it):
+
+    identity, logs recovered -> last known cluster state -> Kafka listeners -> Lease `starting`
+    -> view of the store, partitions opened and led as it says -> Lease `running` -> HTTP port
+
+Stop: Lease `draining` (the controller moves leaderships where it can) -> listeners closed, open answers sent -> logs synced
+and closed clean -> Lease let go. `server.run` is the process around it; tests may start several brokers in one loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from strandline_broker.api.dispatch import Dispatcher
+from strandline_broker.api.fetch import FetchHandler
+from strandline_broker.api.fetch_sessions import FetchSessionCache
+from strandline_broker.api.handlers import build_registry
+from strandline_broker.api.produce import ProduceHandler
+from strandline_broker.cluster.lease_keeper import LeaseKeeper, LeaseLost
+from strandline_broker.cluster.model import BrokerLease, BrokerPhase, Endpoint
+from strandline_broker.cluster.store import Unavailable
+from strandline_broker.cluster.view import ClusterView
+from strandline_broker.log.flusher import Flusher
+from strandline_broker.log.manager import LogManager
+from strandline_broker.net.server import ListenerConfig, Server
+from strandline_broker.net.tls import TlsConfig
+from strandline_broker.replica.manager import ReplicaManager
+from strandline_broker.replica.partition import FlushMode, Partition
+from strandline_broker.server.producer_ids import ProducerIds
+from strandline_broker.server.volume import Volume
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from strandline_broker.cluster.store import ClusterStore
+    from strandline_broker.log.log import Log
+    from strandline_broker.seams.clock import Clock
+    from strandline_broker.seams.disk import Disk
+    from strandline_broker.seams.network import Network
+    from strandline_broker.server.config import BrokerConfig
+
+logger = logging.getLogger(__name__)
+
+# Produce requests whose time is up are looked for this often.
+_EXPIRY_INTERVAL_S = 0.25
+_FAILED_LOG_RETRY_S = 5.0
+
+
+class Broker:
+    """Implements `api.context.BrokerApi`. Create, `start`, and in the end `stop`."""
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        disk: Disk,
+        network: Network,
+        store: ClusterStore,
+        on_lost: Callable[[str], None],
+    ) -> None:
+        """`on_lost` is called when this process must end: a successor runs under the same broker id."""
+        self.config = config
+        self.clock = clock
+        self.rng = rng
+        self.store = store
+        self.registry = build_registry()
+        self._disk = disk
+        self._network = network
+        self._on_lost = on_lost
+        self._flush = FlushMode(config.flush)
+        self._loop = asyncio.get_running_loop()
+        self._sync_executor = ThreadPoolExecutor(1, "log-sync")
+        self._executor = ThreadPoolExecutor(2, "disk")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._view_changed = asyncio.Event()
+        self.view = ClusterView(store, config.cluster_name, rng=rng)
+        self.logs = LogManager(
+            disk,
+            clock,
+            max_open_files=config.log_open_files_max,
+            producer_expiration_ms=config.producer_id_expiration_ms,
+            in_background=self._executor.submit,
+        )
+        self.flusher = Flusher(
+            self._loop, self._sync_executor, on_synced=self._synced, on_failed=self._sync_failed
+        )
+        self._producer_ids = ProducerIds(store, config.cluster_name, disk, rng)
+        self.ready = False
+
+    @property
+    def cluster_id(self) -> str:
+        """Id of the cluster, as clients are told it."""
+        return self._volume.identity.cluster_id
+
+    # -- start ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Come up as far as one can without a controller; returns when the Lease says `running`.
+
+        Raises IdentityError, OSError (disk, address in use), StoreError.
+        """
+        config = self.config
+        self._volume = await Volume.open(self._disk, config, self.rng, self.store, self.logs, self._blocking)
+        volume = self._volume
+        self.replicas = ReplicaManager(
+            broker_id=config.broker_id,
+            incarnation=volume.incarnation,
+            resumable_incarnation=volume.resumable_incarnation,
+            generation=volume.identity.generation,
+            view=self.view,
+            logs=self.logs,
+            flush=self._flush,
+            run_blocking=self._blocking,
+            persist_view=volume.save_view,
+        )
+        volume.load_view(self.view)
+        self.produce = ProduceHandler(
+            self.replicas, self.clock, self._request_sync, config.request_timeout_max_ms
+        )
+        self.sessions = FetchSessionCache(self.rng, slots=config.max_incremental_fetch_session_cache_slots)
+        self.fetch = FetchHandler(
+            self.replicas,
+            self.sessions,
+            self.clock,
+            self._loop,
+            max_bytes=config.fetch_max_bytes,
+            max_parked=config.fetch_parked_max,
+        )
+        self._dispatcher = Dispatcher(self, self.produce, self.fetch)
+        self.server = Server(self._network, self._dispatcher, config.net_limits())
+        await self._listen()
+        self.lease_keeper = LeaseKeeper(
+            self.store,
+            self._lease(),
+            renew_interval_ms=config.lease_renew_ms,
+            on_lost=self._lease_lost,
+            rng=self.rng,
+        )
+        self._stop_listening = self.view.on_change(lambda change: self._view_changed.set())
+        # Serve from the last known state at once (invariant 3); the store may be away.
+        await self.replicas.reconcile()
+        self._spawn(self.view.run())
+        self._spawn(self._follow_view())
+        await self.lease_keeper.acquire()
+        await self.view.wait_fresh()
+        await self.replicas.reconcile()
+        self._spawn(self.lease_keeper.run())
+        self._spawn(self._producer_ids.refill())
+        self._spawn(self._every(_EXPIRY_INTERVAL_S, self._expire))
+        self._spawn(self._every(config.log_retention_check_interval_ms / 1000, self._sweep))
+        self._spawn(
+            self._every(config.replica_high_watermark_checkpoint_interval_ms / 1000, self._checkpoint)
+        )
+        self._spawn(self._every(_FAILED_LOG_RETRY_S, self._revive_failed_logs))
+        await self.lease_keeper.set_state(BrokerPhase.RUNNING)
+        self.ready = True
+
+    async def _listen(self) -> None:
+        for listener in self.config.resolve_listeners():
+            tls = None
+            if listener.tls:
+                assert listener.certificate_file is not None
+                assert listener.key_file is not None
+                tls = TlsConfig(listener.certificate_file, listener.key_file, listener.client_ca_file)
+            await self.server.open(
+                ListenerConfig(
+                    listener.name, listener.host, listener.port, internal=listener.internal, tls=tls
+                )
+            )
+
+    def _lease(self) -> BrokerLease:
+        config = self.config
+        listeners = {
+            listener.name: Endpoint(
+                listener.advertised_host, listener.advertised_port or self.server.address(listener.name)[1]
+            )
+            for listener in config.resolve_listeners()
+        }
+        return BrokerLease(
+            broker_id=config.broker_id,
+            incarnation=self._volume.incarnation,
+            generation=self._volume.identity.generation,
+            listeners=listeners,
+            rack=config.rack,
+            state=BrokerPhase.STARTING,
+            cluster=config.cluster_name,
+            lease_duration_ms=config.lease_duration_ms,
+        )
+
+    async def announce_http(self, host: str, port: int) -> None:
+        """Publish the address of the HTTP port in the Lease."""
+        await self.lease_keeper.update(http=Endpoint(host, port))
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Stop gracefully: answer what is open, sync and close the logs, let the Lease go."""
+        self.ready = False
+        with contextlib.suppress(LeaseLost, Unavailable, TimeoutError):
+            async with asyncio.timeout(2.0):
+                await self.lease_keeper.set_state(BrokerPhase.DRAINING)
+        await self.server.close()
+        await self._dispatcher.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._producer_ids.close()
+        await self.flusher.drain()
+        high_watermarks = self._high_watermarks()
+        clean = await self._blocking(lambda: self.logs.close(high_watermarks))
+        if clean:
+            await self._blocking(self._volume.mark_clean_stop)
+        with contextlib.suppress(LeaseLost, Unavailable, TimeoutError):
+            async with asyncio.timeout(2.0):
+                await self.lease_keeper.release()
+        self._sync_executor.shutdown()
+        self._executor.shutdown()
+        logger.info("broker %d stopped %s", self.config.broker_id, "clean" if clean else "with errors")
+
+    # -- BrokerApi -----------------------------------------------------------------------------------------------------
+
+    def partition(self, topic: str, index: int, current_leader_epoch: int = -1) -> Partition:
+        """Return a partition that this broker leads. Raises KafkaError."""
+        partition = self.replicas.partition(topic, index)
+        partition.check_leader(current_leader_epoch)
+        return partition
+
+    async def allocate_producer_id(self) -> int:
+        """Return a producer id that nobody was given before. Raises KafkaError."""
+        return await self._producer_ids.allocate()
+
+    # -- syncs ---------------------------------------------------------------------------------------------------------
+
+    def _request_sync(self, partition: Partition) -> None:
+        self.flusher.request(partition.log)
+
+    def _synced(self, logs: Sequence[Log]) -> None:
+        for log in logs:
+            partition = self.replicas.partition_of(log)
+            if partition is not None:
+                partition.synced()
+
+    def _sync_failed(self, log: Log) -> None:
+        partition = self.replicas.partition_of(log)
+        if partition is not None:
+            partition.sync_failed()
+
+    # -- upkeep --------------------------------------------------------------------------------------------------------
+
+    async def _follow_view(self) -> None:
+        while True:
+            await self._view_changed.wait()
+            self._view_changed.clear()
+            await self.replicas.reconcile()
+
+    async def _expire(self) -> None:
+        self.produce.expire()
+
+    async def _sweep(self) -> None:
+        for log in self.logs.sweep(self.clock.now_ms(), self._high_watermark_of):
+            self.flusher.request(log)
+
+    async def _checkpoint(self) -> None:
+        await self._blocking(self.logs.checkpoint(self._high_watermarks()).write)
+
+    async def _revive_failed_logs(self) -> None:
+        """Take logs back into service whose disk works again; what was not synced is gone from them."""
+        for partition in list(self.replicas):
+            if partition.log.failed:
+                await self.replicas.revive(partition, self.clock.now_ms())
+
+    def _high_watermarks(self) -> dict[tuple[str, int], int]:
+        return {(partition.topic, partition.index): partition.high_watermark for partition in self.replicas}
+
+    def _high_watermark_of(self, log: Log) -> int:
+        partition = self.replicas.partition_of(log)
+        return partition.high_watermark if partition is not None else log.start_offset
+
+    def _lease_lost(self, successor: BrokerLease | None) -> None:
+        held_by = successor.incarnation if successor is not None else "something unknown"
+        self._on_lost(f"another process runs as broker {self.config.broker_id} (incarnation {held_by})")
+
+    async def _blocking(self, work: Callable[[], object]) -> object:
+        return await self._loop.run_in_executor(self._executor, work)
+
+    async def _every(self, interval_s: float, work: Callable[[], Coroutine[object, object, None]]) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                await work()
+            except Exception:
+                # One failed round of upkeep must not end all later ones.
+                logger.exception("%s failed", work.__name__)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = self._loop.create_task(work)
+        task.add_done_callback(_report)
+        self._tasks.append(task)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        logger.critical("a task of the broker died", exc_info=task.exception())
