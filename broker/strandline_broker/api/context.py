@@ -71,12 +71,12 @@ class PartitionHandle(Protocol):
         """Return the leader epoch in which the record at `offset` was written, or -1."""
         ...
 
-    def offset_for_timestamp(self, timestamp: int) -> OffsetAt | None:
-        """Return the first record whose timestamp is not below `timestamp` (ms), or None."""
+    def offset_for_timestamp(self, timestamp: int, end: int) -> OffsetAt | None:
+        """Return the first record whose timestamp is not below `timestamp` (ms), if its offset is below `end`."""
         ...
 
-    def max_timestamp(self) -> OffsetAt | None:
-        """Return the (first) record with the highest timestamp, or None in an empty log."""
+    def max_timestamp(self, end: int) -> OffsetAt | None:
+        """Return the first record with the highest timestamp among those below `end`, or None."""
         ...
 
     def epoch_end_offset(self, epoch: int) -> tuple[int, int]:

@@ -107,12 +107,13 @@ def _look_up(partition: PartitionHandle, timestamp: int, end: int) -> OffsetAt:
             return _NOT_FOUND
         wanted = tiered if timestamp == LATEST_TIERED else tiered + 1
         return OffsetAt(-1, wanted, partition.epoch_at(wanted))
-    found = (
-        partition.max_timestamp() if timestamp == MAX_TIMESTAMP else partition.offset_for_timestamp(timestamp)
-    )
-    if found is None or found.offset >= end:
-        # What is not visible yet may become so without a new record: only a settled high watermark says "not
-        # found".
+    if timestamp == MAX_TIMESTAMP:
+        found = partition.max_timestamp(end)
+    else:
+        found = partition.offset_for_timestamp(timestamp, end)
+    if found is None:
+        # What is not visible yet may become so without a new record: only a settled high watermark says
+        # "not found".
         _check_high_watermark(partition)
         return _NOT_FOUND
     return found
