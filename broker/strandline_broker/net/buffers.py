@@ -111,7 +111,10 @@ class BufferPool:
         return any(ticket.granted is not None for ticket in self._lines[0])
 
     def try_acquire(self, size: int) -> PoolBuffer | None:
-        """Return a buffer of at least `size` bytes, or None: then `wait`. Who waits already comes first."""
+        """Return a buffer of at least `size` bytes, or None: then `wait`. Who waits already comes first.
+
+        Raises OSError when the system has no memory.
+        """
         line = self._lines[0]
         while line and line[0].granted is None:
             line.popleft()
@@ -123,14 +126,15 @@ class BufferPool:
         capacity = capacity_for(size)
         if self._large + capacity > self._large_limit:
             return None
-        self._large += capacity
         free = self._free.get(capacity)
-        if not free:
-            return PoolBuffer(capacity)
-        self._cached -= capacity
-        buffer = free.pop()
-        if len(free) < self._low[capacity]:
-            self._low[capacity] = len(free)
+        if free:
+            self._cached -= capacity
+            buffer = free.pop()
+            if len(free) < self._low[capacity]:
+                self._low[capacity] = len(free)
+        else:
+            buffer = PoolBuffer(capacity)
+        self._large += capacity
         return buffer
 
     def release(self, buffer: PoolBuffer) -> None:
@@ -162,7 +166,7 @@ class BufferPool:
     def wait(self, size: int, granted: Callable[[PoolBuffer | None], None]) -> Ticket:
         """Wait in line for a buffer of `size` bytes, or with size 0 until the pool is not `full`.
 
-        `granted` gets the buffer (None for size 0), in a later turn of the loop.
+        `granted` gets the buffer (None for size 0, or when the system has no memory), in a later turn of the loop.
         """
         ticket = Ticket(size, granted)
         self._lines[0 if size else 1].append(ticket)
@@ -175,9 +179,13 @@ class BufferPool:
             ticket = large[0]
             buffer = None
             if ticket.granted is not None:
-                buffer = self._take(ticket.size)
-                if buffer is None:
-                    break
+                try:
+                    buffer = self._take(ticket.size)
+                except OSError:
+                    pass  # no memory: the one who waits is told so by getting no buffer
+                else:
+                    if buffer is None:
+                        break
             large.popleft()
             if ticket.granted is not None:
                 ticket.granted(buffer)

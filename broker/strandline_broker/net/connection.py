@@ -125,7 +125,8 @@ class Connection:
         self._last_active = hub.now()
 
     def __repr__(self) -> str:
-        return f"<Connection {self.id} {self.listener.name} {self.peer[0]}:{self.peer[1]}>"
+        client = "" if self.client_id is None else f" client.id={self.client_id[:100]!r}"
+        return f"<Connection {self.id} {self.listener.name} {self.peer[0]}:{self.peer[1]}{client}>"
 
     def start(self) -> None:
         """Begin to read."""
@@ -154,6 +155,12 @@ class Connection:
     # --- reading --------------------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
+        try:
+            self._read()
+        except Exception as error:  # noqa: BLE001  # it ends with the connection that it concerns
+            self.fail(error)
+
+    def _read(self) -> None:
         hub = self._hub
         inbox = self._inbox
         if self._blocked:
@@ -225,7 +232,7 @@ class Connection:
         finally:
             self._end_burst(handled)
         if self._settle(position, need, fresh=handled > 0) and not self._blocked:
-            self._fill_large()
+            self._read()  # more of a large frame: most likely it is there already
 
     def _end_burst(self, handled: int) -> None:
         hub = self._hub
@@ -274,11 +281,6 @@ class Connection:
         elif self._blocked & YIELDED:
             hub.wake_later(self)
         return begun
-
-    def _fill_large(self) -> None:
-        """Receive more of a large frame that was just begun: most likely it is there already."""
-        if not self._closed:
-            self._on_readable()
 
     def _enqueue(self, response: Response | Pending) -> None:
         """Take an answer that is no plain bytes, or that has to wait behind another."""
@@ -351,10 +353,14 @@ class Connection:
         self._ticket = self._hub.pool.wait(size, self._on_memory)
 
     def _on_memory(self, buffer: PoolBuffer | None) -> None:
+        ticket = self._ticket
         self._ticket = None
         if buffer is not None:
             inbox = self._inbox
             inbox.begin_large(buffer, inbox.start, inbox.need)
+        elif ticket is not None and ticket.size:
+            self.close(f"no memory for a request of {ticket.size} bytes", CloseReason.INTERNAL_ERROR)
+            return
         self._unblock(MEMORY)
 
     def _unblock(self, flag: int) -> None:
@@ -431,9 +437,12 @@ class Connection:
             self._stream.set_writer(self._on_writable)
 
     def _on_writable(self) -> None:
-        if self._send() and not self._closed:
-            self._writing = False
-            self._stream.set_writer(None)
+        try:
+            if self._send() and not self._closed:
+                self._writing = False
+                self._stream.set_writer(None)
+        except Exception as error:  # noqa: BLE001  # it ends with the connection that it concerns
+            self.fail(error)
 
     def _send(self) -> bool:
         """Send; return whether all is sent (or the connection is gone)."""
@@ -520,6 +529,9 @@ class Connection:
         """Close if the frame that began at `started` takes too long; called by the server's sweep."""
         limits = self._hub.limits
         inbox = self._inbox
+        if self._blocked:
+            self._hub.frame_started[self] = now  # not read from: the time does not count
+            return
         elapsed = now - started
         allowed = limits.frame_timeout_ms / 1000 + inbox.need / limits.frame_min_bytes_per_s
         text = f"{inbox.end - inbox.start} of {inbox.need} bytes of a request in {elapsed:.0f} s"
@@ -529,6 +541,11 @@ class Connection:
             slow = inbox.end < elapsed * limits.frame_min_bytes_per_s
             if slow:
                 self.close(f"{text} while others wait for its memory", CloseReason.SLOW_FRAME)
+
+    def fail(self, error: Exception) -> None:
+        """Close after an exception that nobody foresaw; its state cannot be trusted any more."""
+        self._hub.log.log(logging.ERROR, "internal_error", f"serving {self} failed", error=error)
+        self._tear_down(CloseReason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 
     def _tear_down(self, kind: CloseReason, reason: str) -> None:
         if self._closed:

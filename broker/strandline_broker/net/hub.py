@@ -102,7 +102,10 @@ class Hub:
             waking = self._waking
             self._waking = []
             for connection in waking:
-                connection.wake()
+                try:
+                    connection.wake()
+                except Exception as error:  # noqa: BLE001  # it ends with the connection that it concerns
+                    connection.fail(error)
 
     def flush(self) -> None:
         """Send what was collected."""
@@ -110,4 +113,7 @@ class Hub:
             unflushed = self._unflushed
             self._unflushed = []
             for connection in unflushed:
-                connection.flush_collected()
+                try:
+                    connection.flush_collected()
+                except Exception as error:  # noqa: BLE001  # it ends with the connection that it concerns
+                    connection.fail(error)

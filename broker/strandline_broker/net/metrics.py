@@ -17,6 +17,7 @@ class CloseReason(StrEnum):
     TOO_LARGE = "too_large"
     MALFORMED = "malformed"
     HANDLER_ERROR = "handler_error"
+    INTERNAL_ERROR = "internal_error"  # a bug in this package, or no memory
     SLOW_FRAME = "slow_frame"
     SEND_FAILED = "send_failed"  # the file behind an answer is shorter than promised, or cannot be read
     TLS_ON_PLAIN = "tls_on_plain"

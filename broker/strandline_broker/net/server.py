@@ -151,7 +151,10 @@ class Server:
 
     def _serve(self, connection: Connection) -> None:
         self._hub.connections.add(connection)
-        connection.start()
+        try:
+            connection.start()
+        except OSError as error:  # the selector refused it (out of memory or watches)
+            connection.close(str(error), CloseReason.INTERNAL_ERROR)
 
     def _refuse(
         self, listener: Listener, stream: Stream, kind: CloseReason, text: str, *, counted: bool = True
@@ -189,7 +192,11 @@ class Server:
     def _start_handshake(self, listener: Listener, context: ssl.SSLContext, raw: Stream) -> None:
         if self._scratch is None:
             self._scratch = TlsScratch()
-        stream = TlsStream(raw, context, self._scratch, self._loop)
+        try:
+            stream = TlsStream(raw, context, self._scratch, self._loop)
+        except OSError as error:
+            self._refuse(listener, raw, CloseReason.INTERNAL_ERROR, f"cannot begin TLS: {error}")
+            return
         timeout_ms = self.limits.tls_handshake_timeout_ms
 
         def expired() -> None:
@@ -208,7 +215,10 @@ class Server:
                 self._refuse(listener, stream, CloseReason.TLS_FAILED, f"TLS handshake failed: {error}")
 
         self._handshakes[stream] = (listener, self._loop.call_later(timeout_ms / 1000, expired))
-        stream.handshake(done)
+        try:
+            stream.handshake(done)
+        except OSError as error:
+            done(error)
 
     def reload_certificates(self) -> None:
         """Take up changed certificate files for new connections; happens by itself every ten seconds or so.

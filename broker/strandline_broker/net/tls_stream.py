@@ -157,8 +157,9 @@ class TlsStream:
             try:
                 received: int = self._ssl.read(room - filled, buffer[filled:])  # type: ignore[assignment]  # bytes when given no buffer
             except ssl.SSLWantReadError:
-                if self._outgoing.pending:
-                    self._push()  # an answer to a key update
+                if self._outgoing.pending and not self._push() and self._outgoing.pending > _CHUNK_BYTES:
+                    # Answers to key updates, which nobody reads.
+                    raise OSError("the other side sends TLS messages and does not read the answers") from None
                 if filled:
                     return filled
                 self._pull()
