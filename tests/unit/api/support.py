@@ -1,4 +1,4 @@
-"""A broker without sockets and files: a real view over a real (in-memory) store, a small controller, scripted partitions."""
+"""A broker without sockets and files: a real view over a real store, a small controller, scripted partitions."""
 
 from __future__ import annotations
 
@@ -110,6 +110,7 @@ class FakeBroker:
         self.partitions: dict[tuple[str, int], FakePartition] = {}
         self.next_producer_id = 4000
         self.producer_id_error: KafkaError | None = None
+        self.controller = Controller(store)
 
     def partition(self, topic: str, index: int, current_leader_epoch: int = -1) -> FakePartition:
         found = self.partitions.get((topic, index))
@@ -244,6 +245,9 @@ class Controller:
             }
             await self._status(topic, {"conditions": [condition]})
             return
+        stored, _ = await self.store.list(PARTITION_SET)
+        if any(o["spec"]["topicName"] == topic.topic_name and not o["spec"]["deleting"] for o in stored):
+            return  # adopted
         states = [led(0, leader=self.leader) for _ in range(topic.partitions)]
         topic_id = derive_topic_id(topic.uid, topic.topic_name)
         made = partition_set(topic.topic_name, states, config=topic.config, topic_id=topic_id)
@@ -283,11 +287,9 @@ async def broker(
     await store.create(CLUSTER, new_object(CLUSTER, CLUSTER_NAME, dict(cluster or {})))
     for broker_id in range(brokers):
         await store.create(LEASE, lease(broker_id))
-    fake_controller = Controller(store)
-    fake.controller = fake_controller  # type: ignore[attr-defined]
     tasks = [asyncio.create_task(view.run())]
     if controller:
-        tasks.append(asyncio.create_task(fake_controller.run()))
+        tasks.append(asyncio.create_task(fake.controller.run()))
     try:
         await view.wait_fresh(10)
         yield fake
