@@ -56,7 +56,7 @@ def with_store(test: StoreTest) -> Callable[[Any, Path], None]:
 
         run(body())
 
-    wrapper.__name__ = test.__name__  # type: ignore[attr-defined]
+    wrapper.__name__ = test.__name__
     wrapper.__doc__ = test.__doc__
     return wrapper
 

@@ -18,7 +18,7 @@ from enum import StrEnum
 
 from strandline_broker.cluster.model import NO_LEADER, BrokerIdentity, PartitionState, ReplicaRef
 
-from .isr import fence, replaced_logs, with_isr
+from .isr import depose, fence_members, replaced_logs, with_isr
 from .rules import RULES, Live, Rules, effective_min_isr, may_lose_bytes_and_lead
 
 
@@ -120,14 +120,7 @@ def _elect_outside_isr(
             return Election(_alone(state, anyone[0], rules), Outcome.UNCLEAN)
     if state.leader == NO_LEADER:
         return Election(state, Outcome.UNCHANGED)
-    offline = replace(
-        state,
-        leader=NO_LEADER,
-        leader_incarnation="",
-        leader_epoch=state.leader_epoch + 1,
-        partition_epoch=state.partition_epoch + 1,
-    )
-    return Election(offline, Outcome.OFFLINE)
+    return Election(depose(state), Outcome.OFFLINE)
 
 
 def react(
@@ -140,7 +133,7 @@ def react(
     rules: Rules = RULES,
 ) -> Election:
     """Do what a change of the living brokers asks for: `fence`, then `elect`, as one change."""
-    fenced = fence(state, live=live, min_isr=min_isr, rules=rules)
+    fenced = fence_members(state, live=live, min_isr=min_isr, rules=rules)
     election = elect(
         fenced,
         live=live,

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from strandline_broker.cluster.model import PartitionState, ReplicaRef
+from strandline_broker.cluster.model import NO_LEADER, PartitionState, ReplicaRef
 
 from .rules import RULES, FollowerProgress, Live, Rules, effective_min_isr
 
@@ -67,16 +67,37 @@ def fence(state: PartitionState, *, live: Live, min_isr: int, rules: Rules = RUL
     While a member lives, the dead leave and the partition goes on with the living. While none does, nobody
     leaves for being dead: a shrink would help nobody, and whoever comes back first with its log intact has
     every acknowledged record. A member whose log was replaced leaves in either case, unless it is the last
-    one.
+    one. A leader that leaves the ISR leads no more; `election.react` names its successor in the same change.
+    """
+    fenced = fence_members(state, live=live, min_isr=min_isr, rules=rules)
+    if fenced.leader == NO_LEADER or fenced.leader in fenced.isr_ids:
+        return fenced
+    return replace(depose(fenced), partition_epoch=fenced.partition_epoch)
+
+
+def depose(state: PartitionState) -> PartitionState:
+    """Return the partition without a leader, in a new epoch."""
+    return replace(
+        state,
+        leader=NO_LEADER,
+        leader_incarnation="",
+        leader_epoch=state.leader_epoch + 1,
+        partition_epoch=state.partition_epoch + 1,
+    )
+
+
+def fence_members(state: PartitionState, *, live: Live, min_isr: int, rules: Rules = RULES) -> PartitionState:
+    """Do the part of `fence` that is about ISR and ELR; the leader is named as before, even if it left.
+
+    For `election.react` alone: a state whose leader is not in its ISR must not be stored.
     """
     intact = [ref for ref in state.isr if rules.generation_matches(ref, live)]
     absent = [ref for ref in state.isr if ref.broker_id not in live]
-    lost = replaced_logs(state, live, rules)
     members = intact or absent
     if not rules.may_shrink_to(members):
+        # It stays named although its log was replaced; `generation_matches` keeps it from leading.
         members = [_last_member(state)] if state.isr else []
-    # The last member may itself be one that lost its log; it stays named, but `generation_matches` keeps it
-    # from leading.
+    lost = replaced_logs(state, live, rules)
     return with_isr(state, members, min_isr=min_isr, lost=lost, rules=rules)
 
 

@@ -1,0 +1,168 @@
+"""Who is elected, case by case: each rule where it holds and where it must not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.unit.cluster.support import broker, live, offline, partition, refs
+
+from strandline_broker.cluster.model import NO_LEADER, ReplicaRef
+from strandline_broker.cluster.transitions import RULES, Outcome, elect, fence, react
+
+
+def test_a_healthy_leader_stays() -> None:
+    state = partition(2, 1, 3)
+    assert elect(state, live=live(1, 2, 3), min_isr=2).state is state
+
+
+def test_the_first_living_isr_member_in_replica_order_leads() -> None:
+    state = partition(1, 3, 2, isr=refs(1, 2, 3))
+    election = elect(state, live=live(2, 3), min_isr=1)
+    assert election.outcome is Outcome.IN_SYNC
+    assert election.state.leader == 3
+    assert election.state.leader_incarnation == "start-3"
+    assert (election.state.leader_epoch, election.state.partition_epoch) == (4, 11)
+
+
+def test_a_living_replica_outside_the_isr_does_not_lead() -> None:
+    election = elect(partition(1, 2, isr=refs(1)), live=live(2), min_isr=1)
+    assert election.outcome is Outcome.OFFLINE
+    assert (election.state.leader, election.state.leader_incarnation) == (NO_LEADER, "")
+    assert (election.state.leader_epoch, election.state.partition_epoch) == (4, 11)
+    assert election.state.isr == refs(1)
+    again = elect(election.state, live=live(2), min_isr=1)
+    assert again.outcome is Outcome.UNCHANGED
+
+
+def test_a_new_incarnation_of_the_leader_gets_a_new_epoch() -> None:
+    state = partition(1)
+    election = elect(state, live=live(broker(1, incarnation="again")), min_isr=1)
+    assert election.state.leader == 1
+    assert election.state.leader_incarnation == "again"
+    assert election.state.leader_epoch == state.leader_epoch + 1
+    assert election.state.isr == state.isr
+
+
+@pytest.mark.parametrize("rule", ["on", "off"])
+def test_a_member_with_another_generation_does_not_lead(rule: str) -> None:
+    rules = (
+        RULES
+        if rule == "on"
+        else replace(RULES, generation_matches=lambda ref, alive: ref.broker_id in alive)
+    )
+    election = elect(partition(1, 2), live=live(broker(2, generation=2)), min_isr=2, rules=rules)
+    assert election.outcome is (Outcome.OFFLINE if rule == "on" else Outcome.IN_SYNC)
+
+
+def test_a_former_member_leads_only_when_no_member_lives() -> None:
+    state = partition(1, 2, 3, isr=refs(1), elr=refs(2))
+    assert elect(state, live=live(1, 2), min_isr=2).state is state
+    election = elect(state, live=live(2, 3), min_isr=2)
+    assert election.outcome is Outcome.ELIGIBLE
+    assert election.state.leader == 2
+    assert election.state.isr == refs(2)
+    assert election.state.elr == refs(1), "the high watermark has not moved since 1 was in sync"
+    assert (election.state.leader_epoch, election.state.partition_epoch) == (4, 11)
+
+
+def test_a_former_member_with_another_generation_does_not_lead() -> None:
+    state = partition(1, 2, 3, isr=refs(1), elr=refs(2))
+    assert elect(state, live=live(broker(2, generation=2)), min_isr=2).outcome is Outcome.OFFLINE
+
+
+def test_who_lost_its_log_is_not_kept_eligible_beside_a_new_leader() -> None:
+    state = partition(1, 2, 3, isr=refs(1), elr=refs(2))
+    election = elect(state, live=live(broker(1, generation=2), 2), min_isr=2)
+    assert election.state.leader == 2
+    assert election.state.elr == ()
+
+
+def test_a_sole_member_that_may_have_lost_bytes_leads_only_where_that_was_accepted() -> None:
+    state = offline(1, 2, isr=refs(1))
+    back = live(broker(1, generation=2))
+    assert elect(state, live=back, min_isr=1).outcome is Outcome.UNCHANGED
+    assert elect(state, live=back, min_isr=2, flush_replicated=True).outcome is Outcome.UNCHANGED
+    two = replace(state, isr=refs(1, 2))
+    assert elect(two, live=back, min_isr=1, flush_replicated=True).outcome is Outcome.UNCHANGED
+    election = elect(state, live=back, min_isr=1, flush_replicated=True)
+    assert election.outcome is Outcome.POSSIBLE_LOSS
+    assert election.may_lose_records
+    assert election.state.isr == (ReplicaRef(1, 2),)
+    assert election.state.leader == 1
+
+
+def test_after_a_power_cut_of_all_brokers_the_former_leader_goes_on_where_loss_was_accepted() -> None:
+    state = partition(2, 1, 3)
+    back = live(*(broker(b, generation=2, incarnation="again") for b in (1, 2, 3)))
+    election = react(state, live=back, min_isr=1, flush_replicated=True)
+    assert election.outcome is Outcome.POSSIBLE_LOSS
+    assert election.state.leader == 2
+    assert election.state.partition_epoch == state.partition_epoch + 1
+    strict = react(state, live=back, min_isr=1, flush_replicated=False)
+    assert strict.outcome is Outcome.OFFLINE
+    # While the last member may still come back with its log, nobody who lost his leads in its place.
+    waiting = react(state, live=live(broker(1, generation=2)), min_isr=1, flush_replicated=True)
+    assert waiting.outcome is Outcome.OFFLINE
+    assert waiting.state.isr == refs(2, 3)
+
+
+def test_unclean_elections_happen_only_where_allowed() -> None:
+    state = partition(1, 2, 3, isr=refs(1))
+    assert elect(state, live=live(2, 3), min_isr=1).outcome is Outcome.OFFLINE
+    election = elect(state, live=live(2, 3), min_isr=1, unclean_allowed=True)
+    assert election.outcome is Outcome.UNCLEAN
+    assert election.may_lose_records
+    assert election.state.leader == 2
+    assert election.state.isr == refs(2)
+    assert election.state.elr == ()
+
+
+def test_an_unclean_election_prefers_an_old_log_to_a_replaced_one_and_to_none() -> None:
+    state = partition(4, 1, 2, isr=refs(1), adding=(4,), leader=1, leader_incarnation="start-1")
+    alive = live(4, broker(1, generation=2), 2)
+    assert elect(state, live=alive, min_isr=2, unclean_allowed=True).state.leader == 2
+    alive.pop(2)
+    assert elect(state, live=alive, min_isr=2, unclean_allowed=True).state.leader == 1
+
+
+def test_a_draining_leader_hands_over_if_somebody_can_take_over() -> None:
+    state = partition(1, 2, 3, isr=refs(1, 3))
+    alone = live(broker(1, draining=True), 2, broker(3, draining=True))
+    assert elect(state, live=alone, min_isr=1).state is state
+    election = elect(state, live=live(broker(1, draining=True), 2, 3), min_isr=1)
+    assert election.state.leader == 3
+    assert election.state.isr == state.isr
+
+
+def test_a_draining_member_leads_rather_than_nobody() -> None:
+    assert elect(partition(1, 2), live=live(broker(2, draining=True)), min_isr=1).state.leader == 2
+
+
+def test_preferred_election_moves_to_the_first_replica_only_if_it_is_in_sync() -> None:
+    state = partition(1, 2, leader=2, leader_incarnation="start-2")
+    assert elect(state, live=live(1, 2), min_isr=1).state is state
+    assert elect(state, live=live(1, 2), min_isr=1, prefer_first=True).state.leader == 1
+    lagging = replace(state, isr=refs(2))
+    assert elect(lagging, live=live(1, 2), min_isr=1, prefer_first=True).state is lagging
+    first = partition(1, 2)
+    assert elect(first, live=live(1, 2), min_isr=1, prefer_first=True).state is first
+
+
+def test_react_is_one_change() -> None:
+    election = react(partition(1, 2, 3), live=live(2, 3), min_isr=3)
+    assert election.state == partition(
+        1,
+        2,
+        3,
+        isr=refs(2, 3),
+        elr=refs(1),
+        leader=2,
+        leader_incarnation="start-2",
+        leader_epoch=4,
+        partition_epoch=11,
+    )
+    fenced_only = react(partition(1, 2), live=live(1), min_isr=1)
+    assert fenced_only.outcome is Outcome.UNCHANGED
+    assert fenced_only.state == partition(1, 2, isr=refs(1), partition_epoch=11)
+    assert fence(fenced_only.state, live=live(1), min_isr=1) is fenced_only.state
