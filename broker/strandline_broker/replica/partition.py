@@ -313,14 +313,14 @@ class Partition:
         """Return the leader epoch in which the record at `offset` was written, or -1."""
         return self.log.epochs.epoch_of(offset)
 
-    def offset_for_timestamp(self, timestamp: int) -> OffsetAt | None:
-        """Return the first visible record whose timestamp (ms) is not below `timestamp`."""
-        found = self.log.offset_for_timestamp(timestamp, self.high_watermark)
+    def offset_for_timestamp(self, timestamp: int, end: int) -> OffsetAt | None:
+        """Return the first record below `end` whose timestamp (ms) is not below `timestamp`."""
+        found = self.log.offset_for_timestamp(timestamp, end)
         return OffsetAt(*found) if found is not None else None
 
-    def max_timestamp(self) -> OffsetAt | None:
-        """Return the first visible record with the highest timestamp, None if no record has one."""
-        found = self.log.max_timestamp(self.high_watermark)
+    def max_timestamp(self, end: int) -> OffsetAt | None:
+        """Return the first record with the highest timestamp among those below `end`, None if none has one."""
+        found = self.log.max_timestamp(end)
         return OffsetAt(*found) if found is not None else None
 
     def epoch_end_offset(self, epoch: int) -> tuple[int, int]:
