@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from strandline_broker.cluster.store import ClusterStore
 from strandline_broker.cluster.view import ClusterView
 from strandline_broker.seams.clock import Clock
 from strandline_broker.wire.registry import Registry
 
-
-class OffsetAt(NamedTuple):
-    """A record found by time: its timestamp (ms), offset, and leader epoch (-1 where it is not known)."""
-
-    timestamp: int
-    offset: int
-    leader_epoch: int
+# A record found by time: its timestamp (ms), offset, and leader epoch (-1 where it is not known).
+Found = tuple[int, int, int]
 
 
 class PartitionHandle(Protocol):
@@ -71,11 +66,11 @@ class PartitionHandle(Protocol):
         """Return the leader epoch in which the record at `offset` was written, or -1."""
         ...
 
-    def offset_for_timestamp(self, timestamp: int, end: int) -> OffsetAt | None:
+    def offset_for_timestamp(self, timestamp: int, end: int) -> Found | None:
         """Return the first record whose timestamp is not below `timestamp` (ms), if its offset is below `end`."""
         ...
 
-    def max_timestamp(self, end: int) -> OffsetAt | None:
+    def max_timestamp(self, end: int) -> Found | None:
         """Return the first record with the highest timestamp among those below `end`, or None."""
         ...
 

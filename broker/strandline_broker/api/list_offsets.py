@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from strandline_broker.api.context import BrokerApi, OffsetAt, PartitionHandle
+from strandline_broker.api.context import BrokerApi, Found, PartitionHandle
 from strandline_broker.api.request import Request
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.wire.api_keys import ApiKey
@@ -38,7 +38,7 @@ _MIN_VERSION = {
 }
 _CONSUMER = -1
 _READ_COMMITTED = 1
-_NOT_FOUND = OffsetAt(-1, -1, -1)
+_NOT_FOUND: Found = (-1, -1, -1)
 
 
 def handle(broker: BrokerApi, request: Request) -> Mapping[str, Any]:
@@ -78,9 +78,9 @@ def _row(broker: BrokerApi, request: Request, topic: str, part: Any, times_asked
     return {
         "partition_index": part.partition_index,
         "error_code": error,
-        "timestamp": found.timestamp,
-        "offset": found.offset,
-        "leader_epoch": found.leader_epoch,
+        "timestamp": found[0],
+        "offset": found[1],
+        "leader_epoch": found[2],
     }
 
 
@@ -93,20 +93,20 @@ def _visible_end(partition: PartitionHandle, request: Request) -> int:
     return partition.high_watermark
 
 
-def _look_up(partition: PartitionHandle, timestamp: int, end: int) -> OffsetAt:
+def _look_up(partition: PartitionHandle, timestamp: int, end: int) -> Found:
     if timestamp == LATEST:
         _check_high_watermark(partition)
-        return OffsetAt(-1, end, partition.leader_epoch)
+        return (-1, end, partition.leader_epoch)
     if timestamp in (EARLIEST, EARLIEST_LOCAL):
         local = timestamp == EARLIEST_LOCAL
         start = partition.local_log_start_offset if local else partition.log_start_offset
-        return OffsetAt(-1, start, partition.epoch_at(start))
+        return (-1, start, partition.epoch_at(start))
     if timestamp in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):
         tiered = partition.highest_tiered_offset
         if tiered < 0:
             return _NOT_FOUND
         wanted = tiered if timestamp == LATEST_TIERED else tiered + 1
-        return OffsetAt(-1, wanted, partition.epoch_at(wanted))
+        return (-1, wanted, partition.epoch_at(wanted))
     if timestamp == MAX_TIMESTAMP:
         found = partition.max_timestamp(end)
     else:

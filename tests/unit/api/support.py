@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-from strandline_broker.api.context import OffsetAt
 from strandline_broker.api.handlers import FrameHandler, build_registry, cold_handler
 from strandline_broker.api.request import Request
 from strandline_broker.cluster.model import (
@@ -35,6 +34,7 @@ from strandline_broker.cluster.sqlite_store import SqliteStore
 from strandline_broker.cluster.store import ClusterStore
 from strandline_broker.cluster.view import ClusterView
 from strandline_broker.errors import ErrorCode, KafkaError
+from strandline_broker.replica.partition import OffsetAt
 from strandline_broker.seams.clock import ManualClock
 from strandline_broker.server.config import BrokerConfig
 from strandline_broker.wire import cold

@@ -3,13 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.api.support import FakeConnection, broker, call_frame, run
 
 from strandline_broker.api.api_versions import ApiVersionsHandler
 from strandline_broker.errors import ErrorCode
 from strandline_broker.wire import cold
 from strandline_broker.wire.api_keys import ApiKey
 from strandline_broker.wire.header import RequestHeader
-from tests.unit.api.support import FakeConnection, broker, call_frame, run
 
 JAVA = {"client_software_name": "apache-kafka-java", "client_software_version": "4.2.0"}
 

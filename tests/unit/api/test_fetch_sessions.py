@@ -38,7 +38,10 @@ def test_a_full_request_opens_a_session_and_the_next_epoch_continues_it() -> Non
     sessions = cache()
     session, targets = sessions.open(request(topics=[("a", [entry(0, 5), entry(1)])]), VERSION, now=0.0)
     assert session is not None
-    assert [(target.key, target.index, target.fetch_offset) for target in targets] == [("a", 0, 5), ("a", 1, 0)]
+    assert [(target.key, target.index, target.fetch_offset) for target in targets] == [
+        ("a", 0, 5),
+        ("a", 1, 0),
+    ]
 
     again, targets = sessions.open(request(session.id, 1, [("a", [entry(1, 9)])]), VERSION, now=1.0)
     assert again is session
@@ -101,7 +104,9 @@ def test_a_busy_cache_answers_without_a_session_and_evicts_only_what_rested() ->
 
 def test_partitions_that_got_data_move_behind_the_others() -> None:
     sessions = cache()
-    session, targets = sessions.open(request(topics=[("a", [entry(0), entry(1), entry(2)])]), VERSION, now=0.0)
+    session, targets = sessions.open(
+        request(topics=[("a", [entry(0), entry(1), entry(2)])]), VERSION, now=0.0
+    )
     assert session is not None
     session.served(targets[0])
     _, targets = sessions.open(request(session.id, 1), VERSION, now=0.0)

@@ -3,11 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from strandline_broker.api.context import OffsetAt
-from strandline_broker.errors import ErrorCode
-from strandline_broker.wire.api_keys import ApiKey
 from tests.unit.api.support import FakeBroker, FakePartition, broker, run
+
+from strandline_broker.errors import ErrorCode
+from strandline_broker.replica.partition import OffsetAt
+from strandline_broker.wire.api_keys import ApiKey
 
 LATEST, EARLIEST, MAX, EARLIEST_LOCAL, TIERED, PENDING = range(-1, -7, -1)
 

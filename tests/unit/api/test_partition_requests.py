@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from tests.unit.api.support import FakeBroker, FakePartition, broker, run
 
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.wire.api_keys import ApiKey
-from tests.unit.api.support import FakeBroker, FakePartition, broker, run
 
 
 @pytest.mark.parametrize("version", [2, 3, 4])
