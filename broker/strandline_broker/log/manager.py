@@ -162,7 +162,11 @@ class LogManager:
     def _read_offsets(self, name: str, present: set[TopicPartition]) -> dict[TopicPartition, int]:
         try:
             offsets = read_offsets(self._disk, self._path(name))
-            return {key: offset for key, offset in offsets.items() if key in present}
+            kept = {key: offset for key, offset in offsets.items() if key in present}
+            if len(kept) < len(offsets):
+                # Now, not with the next checkpoint: a crash before that would find the file and the new log.
+                self.write_offsets(name, kept)
+            return kept
         except CorruptCheckpoint as error:
             logger.warning("ignored, everything is checked instead: %s", error)
             return {}

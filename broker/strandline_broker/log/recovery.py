@@ -17,7 +17,12 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strandline_broker.log.checkpoints import CorruptCheckpoint, read_epochs, read_single_offset
+from strandline_broker.log.checkpoints import (
+    CorruptCheckpoint,
+    encode_epochs,
+    read_epochs,
+    read_single_offset,
+)
 from strandline_broker.log.epochs import LeaderEpochs
 from strandline_broker.log.names import (
     CLEANED_SUFFIX,
@@ -138,6 +143,12 @@ class _Loader:
         self.report.end_offset = end_offset
         epochs = self._load_epochs(start_offset, end_offset)
         self._sync()
+        if epochs.dirty:
+            # What is found counts as synced, so later recoveries may not look at these batches again.
+            self.disk.write_atomic(
+                f"{self.directory}/{LEADER_EPOCH_CHECKPOINT}", encode_epochs(epochs.entries)
+            )
+            epochs.dirty = False
         self._drop_snapshots_above(end_offset)
         self.snapshots = load_producers(
             producers,
@@ -323,10 +334,10 @@ class _Loader:
                 logger.warning("%s: rebuilding the leader epochs: %s", self.directory, error)
             epochs = LeaderEpochs()
             changes = self._scan_epochs()
+        epochs.truncate_from_end(end_offset)
         for epoch, offset in changes:
             if epoch > epochs.latest_epoch:
                 epochs.assign(epoch, offset)
-        epochs.truncate_from_end(end_offset)
         epochs.truncate_from_start(start_offset)
         return epochs
 
