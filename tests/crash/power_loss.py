@@ -20,7 +20,7 @@ from strandline_broker.log.log import Log
 from strandline_broker.log.manager import LogManager
 from strandline_broker.log.sync_work import SyncWork
 from strandline_broker.seams.clock import ManualClock
-from strandline_broker.seams.sim_disk import PowerLoss, SimDisk
+from strandline_broker.seams.sim_disk import DEFAULT_CAPACITY_BYTES, PowerLoss, SimDisk
 from tests.crash.log_model import LogModel, ProducerModel, Violation, demand, make_batch
 
 SESSIONS = 5
@@ -80,12 +80,13 @@ class Session:
         self.world = world
         self.rng = world.rng
         self.works: list[tuple[Topic, SyncWork]] = []
+        was_clean, world.was_clean = world.was_clean, False
         configs = {topic.name: topic.config for topic in world.topics.values()}
         self.manager = LogManager(world.disk, world.clock)
         self.manager.open(lambda name: configs.get(name, LogConfig()))
         demand(not self.manager.offline, f"offline: {self.manager.offline}")
         demand(not self.manager.lost_synced, f"lost below a recovery point: {self.manager.lost_synced}")
-        demand(self.manager.clean_start or not world.was_clean, "a clean stop was not recognised")
+        demand(self.manager.clean_start or not was_clean, "a clean stop was not recognised")
         for topic_id in world.purged:
             self.manager.purge(topic_id)
         for topic in world.topics.values():
@@ -94,7 +95,6 @@ class Session:
                 demand(log.recovery.clean, f"{log} was recovered after a clean stop: {log.recovery.reason}")
             topic.model.check(log)
             topic.model.check_producers(log, world.clock.now_ms())
-        world.was_clean = False
 
     def open(self, topic: Topic) -> Log:
         """Open a topic's log as the replica manager does."""
@@ -347,6 +347,7 @@ def run_seed(seed: int, *, sessions: int = SESSIONS, operations: int = OPERATION
         for _ in range(sessions):
             _run_session(world, operations)
         world.disk.on_operation = None
+        world.disk.capacity = DEFAULT_CAPACITY_BYTES
         Session(world)
     except PowerLoss:
         raise AssertionError("the power cannot fail here") from None
@@ -359,6 +360,7 @@ def run_seed(seed: int, *, sessions: int = SESSIONS, operations: int = OPERATION
 def _run_session(world: World, operations: int) -> None:
     """Let one process live and end it."""
     rng, disk = world.rng, world.disk
+    disk.capacity = DEFAULT_CAPACITY_BYTES
     dies_early = rng.random() < 0.8
     if dies_early:
         disk.on_operation = _stop_at(disk.operations + 1 + int(rng.expovariate(1 / 120)))
