@@ -10,6 +10,7 @@ is led only in an epoch that was given to this very incarnation and log generati
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
@@ -76,6 +77,7 @@ class ReplicaManager:
         self._partition_of: dict[Log, Partition] = {}
         self._open: dict[tuple[UUID, int], Partition] = {}
         self._failed: set[tuple[UUID, int]] = set()
+        self._reconciling = asyncio.Lock()
 
     # -- lookups -------------------------------------------------------------------------------------------------------
 
@@ -122,10 +124,16 @@ class ReplicaManager:
     # -- reconciliation ------------------------------------------------------------------------------------------------
 
     async def reconcile(self) -> None:
-        """Bring every partition to the role that the newest cluster state gives it.
+        """Bring every partition to the role that the newest cluster state gives it; call after every change of the view.
 
-        Callers run one at a time, and call again after every change of the view.
+        Raises OSError when the cluster state cannot be kept on this disk: then it is not used either.
         """
+        async with self._reconciling:
+            while await self._reconcile_once():
+                pass
+
+    async def _reconcile_once(self) -> bool:
+        """Make one pass; return whether the cluster state may have moved meanwhile, so that another is due."""
         while self._view.version != self._persisted_version:
             version = self._view.version
             image = self._view.to_bytes()
@@ -147,10 +155,10 @@ class ReplicaManager:
                 self._apply(self._open[key], topic, index, state)
         if missing:
             await self._open_logs(missing)
-            # The cluster state may have moved while logs were created: look again before leading anything.
-            await self.reconcile()
-            return
+            # Nothing is led before the cluster state has been looked at again.
+            return True
         await self._purge()
+        return False
 
     async def _open_logs(self, missing: list[tuple[TopicView, int, PartitionState]]) -> None:
         def open_all() -> list[tuple[TopicView, int, Log | Exception]]:

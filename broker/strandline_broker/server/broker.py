@@ -260,7 +260,13 @@ class Broker:
         while True:
             await self._view_changed.wait()
             self._view_changed.clear()
-            await self.replicas.reconcile()
+            try:
+                await self.replicas.reconcile()
+            except OSError:
+                # The state is not used then; a disk that works again takes it with the next round.
+                logger.exception("the cluster state cannot be kept on disk")
+                await asyncio.sleep(_FAILED_LOG_RETRY_S)
+                self._view_changed.set()
 
     async def _expire(self) -> None:
         self.produce.expire()
