@@ -8,7 +8,7 @@ election, not a record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from strandline_broker.cluster.model import BrokerIdentity, BrokerLease, BrokerPhase
@@ -51,6 +51,10 @@ class LivenessTracker:
         seen = self._seen.get(broker_id)
         if seen is not None:
             self._ended[broker_id] = seen.lease.incarnation
+
+    def forget_incarnations(self, incarnations: Mapping[int, str]) -> None:
+        """Note that these incarnations have ended, seen or not; others of the same brokers clear it."""
+        self._ended.update(incarnations)
 
     def was_blind(self, now: float) -> None:
         """Start all waiting times again: for a while nobody would have noticed a renewal."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 from strandline_broker.cluster.backoff import Backoff
@@ -91,6 +91,13 @@ class Controller:
         self.liveness.process_ended(broker_id)
         self._poke()
 
+    def expect_anew(self, incarnations: Mapping[int, str]) -> None:
+        """Note, before `run`, brokers whose processes have ended and are being started anew, by what their Leases say.
+
+        They are not alive until another incarnation shows, and nothing is taken from them while they may still come.
+        """
+        self.liveness.forget_incarnations(incarnations)
+
     async def run(self) -> None:
         """Follow and control until cancelled. Never raises because of the store or of one bad object."""
         stop_listening = self.view.on_change(self._on_change)
@@ -155,7 +162,7 @@ class Controller:
             return await self._pass()
         except StoreError as error:
             logger.warning("the cluster store refused a read; trying again: %s", error)
-        except Exception:  # noqa: BLE001 - a bug in one decision must not end failure detection for good
+        except Exception:
             logger.exception("a pass of the controller failed; trying again")
         return False, None
 

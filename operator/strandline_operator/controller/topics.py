@@ -438,7 +438,7 @@ def _effective_config(
         troubles.append(
             Trouble(
                 Reason.INVALID_CONFIG,
-                f"spec.config: min.insync.replicas is {needed}, and there are {factor} replicas; set it to {factor} or less",
+                f"spec.config: min.insync.replicas is {needed}, and there are {factor} replicas; lower it to that",
                 stalled=True,
             )
         )

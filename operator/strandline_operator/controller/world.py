@@ -107,7 +107,9 @@ class World:
         """Return the most recently deleted topic of this name that still waits for its purge, if any."""
         waiting = [sets for sets in self.sets_by_name.get(topic_name, ()) if sets.deleting]
         return max(
-            waiting, key=lambda s: (s.purge_at_ms - s.grace_period_ms, s.head.creation_timestamp), default=None
+            waiting,
+            key=lambda s: (s.purge_at_ms - s.grace_period_ms, s.head.creation_timestamp),
+            default=None,
         )
 
     @cached_property

@@ -264,4 +264,4 @@ def _parse(text: str | bytes) -> Iterator[Any]:
                     seen.add(key)
             return super().construct_mapping(node, deep=deep)
 
-    yield from yaml.load_all(text, Loader=Loader)  # noqa: S506 (derived from the safe loader)
+    yield from yaml.load_all(text, Loader=Loader)

@@ -115,4 +115,8 @@ def _is_quantity(text: str) -> bool:
 
 
 # Of the Kubernetes CEL libraries, the functions that our CRDs use. A quantity stays its text: CEL has no fractions.
-_KUBERNETES_FUNCTIONS: dict[str, Callable[..., Any]] = {"quantity": _quantity, "isQuantity": _is_quantity, "compareTo": _compare}
+_KUBERNETES_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "quantity": _quantity,
+    "isQuantity": _is_quantity,
+    "compareTo": _compare,
+}

@@ -1,0 +1,70 @@
+"""The live table of `strandline dev` in a terminal: brokers, topics, and what is wrong. Imported when it is shown."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from strandline_operator.cli import summary
+from strandline_operator.controller.conditions import Reason
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from strandline_broker.cluster.view import ClusterView
+    from strandline_operator.cli.dev_session import DevSession
+
+REFRESH_S = 1.0
+_MAX_TOPICS = 20
+
+
+async def show(session: DevSession) -> None:
+    """Show the table until cancelled; lines that the session prints meanwhile appear above it."""
+    console = Console()
+    before = session.note
+    with Live(render(session.controller.view), console=console, auto_refresh=False, transient=True) as live:
+        session.note = lambda text: console.print(text, markup=False, highlight=False)
+        try:
+            while True:
+                live.update(render(session.controller.view), refresh=True)
+                await asyncio.sleep(REFRESH_S)
+        finally:
+            session.note = before
+
+
+def render(view: ClusterView) -> RenderableType:
+    """Return the tables for what the view holds now."""
+    slices = list(view.partition_sets())
+    leads = summary.leads(slices)
+    brokers = _table(summary.BROKER_COLUMNS)
+    for broker_id in sorted(view.leases):
+        lease = view.leases[broker_id]
+        brokers.add_row(*summary.broker_row(lease, leads.get(broker_id, 0), running=True))
+    topics = _table(("TOPIC", "READY", "PARTITIONS", "OFFLINE", "REASON"))
+    found = sorted(view.topic_objects(), key=lambda topic: topic.name)
+    for topic in found[:_MAX_TOPICS]:
+        ready = summary.condition(topic.status, "Ready")
+        reason = ready.get("reason", Reason.CREATING)
+        topics.add_row(
+            topic.topic_name,
+            str(ready.get("status", "Unknown")),
+            str(topic.status.get("partitions", "")),
+            str(topic.status.get("offline", "")),
+            "" if reason == Reason.READY else str(ready.get("message", reason)),
+        )
+    parts: list[RenderableType] = [brokers, topics]
+    if len(found) > _MAX_TOPICS:
+        parts.append(Text(f"and {len(found) - _MAX_TOPICS} more topics (strandline topics shows all)"))
+    return Group(*parts)
+
+
+def _table(columns: tuple[str, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for column in columns:
+        table.add_column(column)
+    return table
