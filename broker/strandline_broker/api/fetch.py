@@ -280,6 +280,11 @@ class FetchHandler:
     ) -> Response:
         if session is not None:
             self._remember(session, topics)
+        by_key = self._replicas.by_key
+        for key, rows in topics.items():
+            for row in rows:
+                if row[7] is not _NO_RECORDS:
+                    by_key[key].partitions[row[0]].bytes_out += len(row[7])  # type: ignore[index, arg-type]
         return encode_fetch_response(
             version, correlation_id, 0, session.id if session is not None else 0, list(topics.items())
         )

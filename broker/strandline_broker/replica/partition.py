@@ -83,6 +83,8 @@ class Partition:
         "_local_waiters",
         "_size_at_high_watermark",
         "_staged",
+        "bytes_in",
+        "bytes_out",
         "fetch_waiters",
         "high_watermark",
         "index",
@@ -109,6 +111,9 @@ class Partition:
         self.isr_size = 0
         self.min_isr = 1
         self.high_watermark = max(log.start_offset, min(high_watermark, log.synced_end))
+        # Bytes of batches accepted from producers and handed to readers since the log was opened, for metrics.
+        self.bytes_in = 0
+        self.bytes_out = 0
         self.fetch_waiters: set[FetchWaiter] = set()
         self._epoch_start_offset = log.end_offset
         self._fsync = flush is FlushMode.FSYNC
@@ -181,6 +186,7 @@ class Partition:
                 f"{self.isr_size} in-sync replicas, min.insync.replicas is {self.min_isr}",
             )
         staged = self.log.stage(records, self.leader_epoch, now_ms)
+        self.bytes_in += len(records)
         row[ROW_BASE_OFFSET] = staged.base_offset
         row[ROW_APPEND_TIME] = staged.log_append_time_ms
         row[ROW_START_OFFSET] = self.log.start_offset
