@@ -25,28 +25,17 @@ from __future__ import annotations
 import itertools
 import logging
 import struct
-from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 from strandline_broker.net.buffers import PoolBuffer, Ticket
-from strandline_broker.net.handler import Pending, Response
+from strandline_broker.net.handler import Pending
 from strandline_broker.net.hub import Hub
 from strandline_broker.net.inbox import Inbox
 from strandline_broker.net.metrics import CloseReason
-from strandline_broker.net.outbox import BrokenSliceError, Outbox, response_size
+from strandline_broker.net.sending import CLOSING, DRAINING, MEMORY, YIELDED, SendingHalf
 from strandline_broker.net.sniff import describe_bad_length
 from strandline_broker.seams.network import Address, Stream
-
-MUTED = 1
-IN_FLIGHT = 2
-BACKLOG = 4
-MEMORY = 8
-YIELDED = 16
-DRAINING = 32
-CLOSING = 64
-
-_LINGER_S = 0.5
 
 _unpack_length = struct.Struct(">i").unpack_from
 _ids = itertools.count(1)
@@ -61,28 +50,14 @@ class Listener:
     tls: bool = False
 
 
-class Connection:
+class Connection(SendingHalf):
     """See the module's docstring. `context` is the API layer's, which may also set `principal`."""
 
     __slots__ = (
         "__weakref__",
-        "_blocked",
         "_bursting",
-        "_closed",
-        "_closing_reason",
-        "_collected",
-        "_drain_deadline",
-        "_hub",
         "_inbox",
-        "_last_active",
-        "_lingering",
-        "_outbox",
-        "_queue",
-        "_queued_bytes",
-        "_reading",
-        "_stream",
         "_ticket",
-        "_writing",
         "client_id",
         "client_software",
         "context",
@@ -96,6 +71,7 @@ class Connection:
     def __init__(
         self, hub: Hub, stream: Stream, listener: Listener, principal: str = "User:ANONYMOUS"
     ) -> None:
+        super().__init__(hub, stream)
         self.id = next(_ids)
         self.listener = listener
         self.peer: Address = stream.peer
@@ -105,24 +81,9 @@ class Connection:
         self.context: Any = None
         self.requests = 0
         """Requests handled so far."""
-        self._hub = hub
-        self._stream = stream
         self._inbox = Inbox(hub.receive_buffer, hub.pool)
-        self._outbox = Outbox()
-        # Answers that cannot go out yet: a Pending, and everything behind it.
-        self._queue: deque[Pending | Response] = deque()
-        self._queued_bytes = 0
-        self._blocked = 0
         self._bursting = False
-        self._reading = False
-        self._writing = False
-        self._collected = False
-        self._closed = False
-        self._lingering = False
-        self._closing_reason: tuple[CloseReason, str] = (CloseReason.HANDLER, "")
-        self._drain_deadline = 0.0
         self._ticket: Ticket | None = None
-        self._last_active = hub.now()
 
     def __repr__(self) -> str:
         client = "" if self.client_id is None else f" client.id={self.client_id[:100]!r}"
@@ -282,32 +243,6 @@ class Connection:
             hub.wake_later(self)
         return begun
 
-    def _enqueue(self, response: Response | Pending) -> None:
-        """Take an answer that is no plain bytes, or that has to wait behind another."""
-        queue = self._queue
-        if isinstance(response, Pending):
-            if response.done:
-                if response.response is None:
-                    return
-                response = response.response
-            else:
-                response.attach(self)
-                queue.append(response)
-                if response.mute:
-                    self._blocked |= MUTED
-                elif len(queue) >= self._hub.limits.max_in_flight_requests:
-                    self._block_in_flight()
-                return
-        if queue:
-            queue.append(response)
-            self._queued_bytes += response_size(response)
-            if len(queue) >= self._hub.limits.max_in_flight_requests:
-                self._block_in_flight()
-        else:
-            self._outbox.add(response)
-        if self._outbox.size + self._queued_bytes > self._hub.limits.output_backlog_bytes:
-            self._block_backlog()
-
     def _refuse_length(self, size: int, view: memoryview, position: int, end: int) -> None:
         kind, text = describe_bad_length(
             size,
@@ -334,16 +269,6 @@ class Connection:
         self.drain(self._hub.limits.half_close_timeout_ms / 1000, CloseReason.PEER_CLOSED, text)
 
     # --- what blocks, and what unblocks ---------------------------------------------------------------------
-
-    def _block_backlog(self) -> None:
-        if not self._blocked & BACKLOG:
-            self._blocked |= BACKLOG
-            self._hub.metrics.backlog_pauses += 1
-
-    def _block_in_flight(self) -> None:
-        if not self._blocked & IN_FLIGHT:
-            self._blocked |= IN_FLIGHT
-            self._hub.metrics.in_flight_pauses += 1
 
     def _wait_for_memory(self, size: int) -> None:
         if self._blocked & MEMORY:
@@ -383,139 +308,7 @@ class Connection:
         elif inbox.holding:
             self._burst()
 
-    # --- answers --------------------------------------------------------------------------------------------
-
-    def completed(self, pending: Pending, response: Response | None, /) -> None:
-        """Take the answer of a Pending; called by it."""
-        queue = self._queue
-        first = queue[0]
-        if pending.mute:
-            self._unblock(MUTED)
-        if first is not pending:
-            pending.response = response
-            if response is not None:
-                self._queued_bytes += response_size(response)
-                if self._outbox.size + self._queued_bytes > self._hub.limits.output_backlog_bytes:
-                    self._block_backlog()
-            return
-        queue.popleft()
-        outbox = self._outbox
-        if response is not None:
-            outbox.add(response)
-        before = outbox.size
-        while queue:
-            head = queue[0]
-            if isinstance(head, Pending):
-                if not head.done:
-                    break
-                if head.response is not None:
-                    outbox.add(head.response)
-            else:
-                outbox.add(head)
-            queue.popleft()
-        self._queued_bytes -= outbox.size - before
-        assert self._queued_bytes >= 0, "queued bytes are counted when queued"
-        if self._blocked & IN_FLIGHT and len(queue) <= self._hub.limits.max_in_flight_requests // 2:
-            self._unblock(IN_FLIGHT)
-        if not self._collected:
-            self._collected = True
-            self._hub.flush_later(self)
-
-    def flush_collected(self) -> None:
-        """Send what `completed` made ready; called by the hub."""
-        self._collected = False
-        self._last_active = self._hub.now()
-        self._flush()
-
-    def _flush(self) -> None:
-        if self._writing or self._closed:
-            return
-        if self._send():
-            return
-        if not self._closed:
-            self._writing = True
-            self._stream.set_writer(self._on_writable)
-
-    def _on_writable(self) -> None:
-        try:
-            if self._send() and not self._closed:
-                self._writing = False
-                self._stream.set_writer(None)
-        except Exception as error:  # noqa: BLE001  # it ends with the connection that it concerns
-            self.fail(error)
-
-    def _send(self) -> bool:
-        """Send; return whether all is sent (or the connection is gone)."""
-        hub = self._hub
-        outbox = self._outbox
-        before = outbox.size
-        done = True
-        if before or self._writing:
-            try:
-                done = outbox.send(self._stream, hub.limits.send_quantum_bytes)
-            except OSError as error:
-                self._tear_down(CloseReason.BROKEN, str(error))
-                return True
-            except BrokenSliceError as error:
-                self._tear_down(CloseReason.SEND_FAILED, str(error))
-                return True
-            sent = before - outbox.size
-            if sent:
-                hub.metrics.bytes_out += sent
-                self._last_active = hub.now() if self._writing else self._last_active
-        if self._blocked:
-            self._check_backlog(done=done)
-        return done
-
-    def _check_backlog(self, *, done: bool) -> None:
-        unsent = self._outbox.size + self._queued_bytes
-        if self._blocked & BACKLOG and unsent <= self._hub.limits.output_backlog_bytes // 2:
-            self._unblock(BACKLOG)
-        if self._blocked & DRAINING and done and not self._queue and not self._lingering:
-            if self._closing_reason[0] is CloseReason.SHUTDOWN:
-                self._linger()
-            else:
-                self._tear_down(*self._closing_reason)
-
     # --- the end --------------------------------------------------------------------------------------------
-
-    def drain(self, timeout_s: float, kind: CloseReason, reason: str) -> None:
-        """Handle no further frame, and close when every open answer is sent, or after `timeout_s` seconds."""
-        if self._closed or self._blocked & CLOSING:
-            return
-        deadline = self._hub.now() + timeout_s
-        if not self._blocked & DRAINING or deadline < self._drain_deadline:
-            self._drain_deadline = deadline
-        if not self._blocked & DRAINING:
-            self._closing_reason = (kind, reason)
-        self._blocked |= DRAINING
-        self._hub.frame_started.pop(self, None)
-        if self._reading:
-            self._reading = False
-            self._stream.set_reader(None)
-        if not self._writing:
-            self._flush()
-
-    def _linger(self) -> None:
-        """Wait for the client's end of the connection after everything was sent.
-
-        close(2) with unread requests in the socket makes the kernel drop answers that are still on their way.
-        """
-        self._lingering = True
-        self._drain_deadline = min(self._drain_deadline, self._hub.now() + _LINGER_S)
-        self._stream.shutdown_write()
-        self._reading = True
-        self._stream.set_reader(self._on_discard)
-
-    def _on_discard(self) -> None:
-        try:
-            if self._stream.recv_into(self._hub.receive_buffer.whole):
-                return
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            pass  # broken or ended makes no difference any more
-        self._tear_down(*self._closing_reason)
 
     def check_time(self, now: float, idle_timeout_s: float) -> None:
         """Close if idle or drained too long; called by the server's sweep with the loop's time."""

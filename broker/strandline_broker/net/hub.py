@@ -24,6 +24,7 @@ from strandline_broker.net.ratelog import RateLimitedLog
 
 if TYPE_CHECKING:
     from strandline_broker.net.connection import Connection
+    from strandline_broker.net.sending import SendingHalf
 
 
 class Hub:
@@ -75,11 +76,11 @@ class Hub:
         # cut off.
         self.frame_started: dict[Connection, float] = {}
         self.in_burst = False
-        self._unflushed: list[Connection] = []
+        self._unflushed: list[SendingHalf] = []
         self._waking: list[Connection] = []
         self._scheduled = False
 
-    def flush_later(self, connection: Connection) -> None:
+    def flush_later(self, connection: SendingHalf) -> None:
         """Send what `connection` has ready, at the end of the burst or in the next turn of the loop."""
         self._unflushed.append(connection)
         if not self.in_burst:

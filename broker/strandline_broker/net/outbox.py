@@ -13,7 +13,7 @@ from strandline_broker.seams.network import Stream
 _MAX_PARTS = 1000
 # Below this a file range is cheaper read and sent together with its neighbours than through a sendfile of its
 # own.
-COPIED_SLICE_BYTES = 16 * 1024
+COPIED_SLICE_BYTES = 32 * 1024
 _MAX_GATHERED_BYTES = 1024 * 1024
 
 
@@ -64,23 +64,21 @@ class Outbox:
         Raises OSError when the connection broke and BrokenSliceError when an answer cannot be completed.
         """
         parts = self.parts
+        left = quantum
         try:
-            if not self._files and len(parts) <= _MAX_PARTS:
-                if parts:
-                    sent = stream.send(parts)  # type: ignore[arg-type]  # no file ranges among them
-                    if sent == self.size:
-                        parts.clear()
-                        self.size = 0
-                    else:
-                        self._drop(sent)
-                        return False
-            else:
-                left = quantum
-                while self.parts and left > 0:
-                    left -= self._send_some(stream)
+            if not self._files and 0 < len(parts) <= _MAX_PARTS:
+                sent = stream.send(parts)  # type: ignore[arg-type]  # no file ranges among them
+                if sent == self.size:
+                    parts.clear()
+                    self.size = 0
+                else:
+                    self._drop(sent)
+                    left -= sent
+            while parts and left > 0:
+                left -= self._send_some(stream)
         except BlockingIOError:
             return False
-        return not self.parts and not stream.unsent
+        return not parts and not stream.unsent
 
     def _send_some(self, stream: Stream) -> int:
         """Send the buffers up to the next large file range, or some of that range; return the bytes sent."""

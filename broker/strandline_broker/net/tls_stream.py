@@ -18,8 +18,11 @@ from strandline_broker.net.sniff import is_tls
 from strandline_broker.seams.disk import Buffer, File
 from strandline_broker.seams.network import Address, Stream
 
-# Plaintext encrypted at one go, and thereby the bound of ciphertext that waits for the socket.
-_CHUNK_BYTES = 256 * 1024
+# Plaintext encrypted at one go, and thereby the bound of ciphertext that waits for the socket. Small enough
+# that its memory comes from the heap and is not mapped and unmapped every time (malloc's limit for that is
+# 128 KiB).
+_CHUNK_BYTES = 64 * 1024
+_RECEIVE_BYTES = 256 * 1024
 _NOTHING = memoryview(b"")
 
 
@@ -33,7 +36,7 @@ class TlsScratch:
     __slots__ = ("received", "sending")
 
     def __init__(self) -> None:
-        self.received = memoryview(bytearray(_CHUNK_BYTES))
+        self.received = memoryview(bytearray(_RECEIVE_BYTES))
         self.sending = memoryview(bytearray(_CHUNK_BYTES))
 
 
@@ -54,6 +57,7 @@ class TlsStream:
         "_server_side",
         "_ssl",
         "_started",
+        "_watching",
         "_writer",
         "peer",
     )
@@ -82,6 +86,7 @@ class TlsStream:
         self._handshake_done: Callable[[OSError | None], None] | None = None
         self._again: asyncio.Handle | None = None
         self._started = False
+        self._watching = False
         self._closed = False
         self.peer: Address = raw.peer
 
@@ -157,7 +162,7 @@ class TlsStream:
             try:
                 received: int = self._ssl.read(room - filled, buffer[filled:])  # type: ignore[assignment]  # bytes when given no buffer
             except ssl.SSLWantReadError:
-                if self._outgoing.pending and not self._push() and self._outgoing.pending > _CHUNK_BYTES:
+                if self._outgoing.pending and not self._push() and self._outgoing.pending > _RECEIVE_BYTES:
                     # Answers to key updates, which nobody reads.
                     raise OSError("the other side sends TLS messages and does not read the answers") from None
                 if filled:
@@ -193,7 +198,7 @@ class TlsStream:
     # --- writing --------------------------------------------------------------------------------------------
 
     def send(self, parts: Sequence[Buffer], /, *, more: bool = False) -> int:
-        """See `Stream.send`; takes at most 256 KiB, joined so that small parts share a record."""
+        """See `Stream.send`; takes at most 64 KiB, joined so that small parts share a record."""
         del more  # records are never smaller for what follows
         if len(self._cipher) and not self._push():
             raise BlockingIOError
@@ -235,12 +240,18 @@ class TlsStream:
             try:
                 sent = self._raw.send((self._cipher,))
             except (BlockingIOError, InterruptedError):
-                self._raw.set_writer(self._on_writable)
+                self._watch(writable=True)
                 return False
             self._cipher = self._cipher[sent:]
         if self._writer is None:
-            self._raw.set_writer(None)
+            self._watch(writable=False)
         return True
+
+    def _watch(self, *, writable: bool) -> None:
+        """Ask the raw stream to tell when it can be written to, or not to, if it does not do so already."""
+        if writable != self._watching:
+            self._watching = writable
+            self._raw.set_writer(self._on_writable if writable else None)
 
     def _on_writable(self) -> None:
         try:
@@ -248,7 +259,7 @@ class TlsStream:
         except OSError:
             # Broken: whoever reads or writes next is told by the socket itself.
             self._cipher = _NOTHING
-            self._raw.set_writer(None)
+            self._watch(writable=False)
             done = True
         if done and self._writer is not None:
             self._writer()
@@ -257,9 +268,9 @@ class TlsStream:
         """See `Stream.set_writer`."""
         self._writer = callback
         if callback is not None:
-            self._raw.set_writer(self._on_writable)
+            self._watch(writable=True)
         elif not len(self._cipher):
-            self._raw.set_writer(None)
+            self._watch(writable=False)
 
     # --- the end --------------------------------------------------------------------------------------------
 
