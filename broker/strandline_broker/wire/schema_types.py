@@ -37,6 +37,7 @@ MAX_ELEMENTS: Final = 200_000
 EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 MILLISECOND: Final = datetime.timedelta(milliseconds=1)
 
+_MIN_DURATION_MS: Final = datetime.timedelta.min // MILLISECOND
 _MAX_DURATION_MS: Final = datetime.timedelta.max // MILLISECOND
 _ERRORS: Final = {int(code): code for code in ErrorCode}
 
@@ -110,7 +111,7 @@ def _converted(read_number: Reader, convert: Callable[[int], object]) -> Reader:
 
 def _to_duration(milliseconds: int) -> datetime.timedelta:
     # An int64 can exceed what a timedelta holds; a longer wait than three million years is the same wait.
-    return datetime.timedelta(milliseconds=max(-_MAX_DURATION_MS, min(milliseconds, _MAX_DURATION_MS)))
+    return datetime.timedelta(milliseconds=max(_MIN_DURATION_MS, min(milliseconds, _MAX_DURATION_MS)))
 
 
 def _to_time(milliseconds: int) -> datetime.datetime | None:

@@ -29,7 +29,7 @@ def same(ours: Any, theirs: Any) -> bool:
 
 
 @pytest.mark.parametrize(("key", "version"), MESSAGES, ids=lambda value: getattr(value, "name", str(value)))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(data=st.data())
 def test_every_version_of_every_api_agrees_with_kio(key: ApiKey, version: int, data: st.DataObject) -> None:
     request = data.draw(oracle.entities(oracle.request_schema(key, version)))
