@@ -517,7 +517,7 @@ class Log:
         if offset >= self.end_offset:
             return
         try:
-            self._before_truncation(offset)
+            self._before_truncation(self._batch_start(offset))
             self._cut_segments(offset)
             self._after_truncation()
         except (OSError, CorruptBatch) as error:
@@ -545,6 +545,14 @@ class Log:
             self._fail(f"reset to {offset} failed: {error}")
             self._refuse()
 
+    def _batch_start(self, offset: int) -> int:
+        """Return where the batch that holds `offset` starts: there a truncation to `offset` really ends."""
+        segment = self.segments[self.segment_of(offset)]
+        position = segment.position_of(offset)
+        if position >= segment.size:
+            return offset
+        return min(offset, segment.header_at(position).base_offset)
+
     def _before_truncation(self, offset: int) -> None:
         self._sync_round += 1
         if offset < self.synced_end:
@@ -567,6 +575,8 @@ class Log:
 
     def _after_truncation(self) -> None:
         """Bring everything else in line with the new end, and make it durable."""
+        # The log start may lie within the batch that was dropped.
+        self._active.next_offset = max(self._active.next_offset, self.start_offset)
         self.end_offset = self._next_offset = end = self._active.next_offset
         self.synced_end = min(self.synced_end, end)
         while self.snapshots and self.snapshots[-1] > end:

@@ -170,21 +170,29 @@ class Segment:
         if sound and len(offsets):
             relative, position = offsets.entry(len(offsets) - 1)
             sound = position + HEADER_SIZE <= self.size and relative < self.next_offset - self.base_offset
-        if sound and len(times):
-            sound = times.last_entry[1] < self.next_offset
+        if sound and self.size:
+            # The time index of whatever was closed or sealed ends with the largest timestamp.
+            sound = times.last_entry[1] < self.next_offset and (
+                len(times) > 0 or self.header_at(0).max_timestamp < 0
+            )
+        self._indexes_loaded = True
         if not sound and self.size:
             logger.warning("%s: missing or inconsistent index, rebuilding it", self.path)
-            self.rebuild_indexes()
-        self._indexes_loaded = True
+            try:
+                self._build_indexes()
+            except CorruptBatch as error:
+                logger.error("%s; what lies behind it cannot be read", error)
 
-    def rebuild_indexes(self) -> None:
-        """Build both indexes again from the headers in the file. Raises CorruptBatch; checksums are not looked at."""
+    def _build_indexes(self) -> None:
+        """Build both indexes again from the headers in the file. Raises CorruptBatch with them complete up to it."""
         self.start_indexing()
-        for position, header in iter_headers(self.file, 0, self.size):
-            self.index_batch(position, header.last_offset, header.max_timestamp, header.size)
-        self._time_index.maybe_append(self.max_timestamp, self._max_timestamp_offset)
-        self._offset_index.flush()
-        self._time_index.flush()
+        try:
+            for position, header in iter_headers(self.file, 0, self.size):
+                self.index_batch(position, header.last_offset, header.max_timestamp, header.size)
+        finally:
+            self._time_index.maybe_append(self.max_timestamp, self._max_timestamp_offset)
+            self._offset_index.flush()
+            self._time_index.flush()
 
     def start_indexing(self) -> None:
         """Empty the indexes; `index_batch` fills them."""
@@ -367,11 +375,12 @@ class Segment:
     def _reread_tail(self) -> None:
         """Find out again what only the batches behind the last index entry know."""
         self._max_timestamp, self._max_timestamp_offset = self._time_index.last_entry
-        position = self._offset_index.entry(len(self._offset_index) - 1)[1] if len(self._offset_index) else 0
+        count = len(self._offset_index)
+        start = self._offset_index.entry(count - 1)[1] if count else 0
         self.bytes_since_index = 0
         self.first_timestamp = None
         self.next_offset = self.base_offset
-        for position, header in iter_headers(self.file, position, self.size):
+        for _, header in iter_headers(self.file, start, self.size):
             if header.max_timestamp > self._max_timestamp:
                 self._max_timestamp = header.max_timestamp
                 self._max_timestamp_offset = header.last_offset
@@ -387,6 +396,12 @@ class Segment:
         self.next_offset = self.base_offset + MAX_RELATIVE_OFFSET + 1
         self._load_indexes()
         self._reread_tail()
+        if max(self._offset_index.last_offset, self._time_index.last_entry[1]) >= max(
+            self.next_offset, self.base_offset + 1
+        ):
+            logger.warning("%s: its index goes beyond its end, rebuilding it", self.path)
+            self._build_indexes()
+            self._reread_tail()
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -421,8 +436,11 @@ class Segment:
     def _search(self, offset: int) -> int:
         indexed, start = self.offset_index.lookup(offset)
         if start and not self._agrees(indexed, start):
+            # Is it the index, or is it the segment? A corrupt batch must not cost the index what it knows behind it.
+            for _ in iter_headers(self.file, 0, self.size):
+                pass
             logger.warning("%s: the index is wrong about offset %d, rebuilding it", self.path, indexed)
-            self.rebuild_indexes()
+            self._build_indexes()
             _, start = self._offset_index.lookup(offset)
         for position, header in iter_headers(self.file, start, self.size):
             if header.base_offset + header.last_offset_delta >= offset:
