@@ -43,7 +43,9 @@ class Bench:
         )
 
     async def lease(self, broker_id: int, incarnation: str, state: BrokerPhase = BrokerPhase.RUNNING) -> None:
-        lease = BrokerLease(broker_id, incarnation, 5, {}, state=state, cluster="demo", renew_time=str(self.now))
+        lease = BrokerLease(
+            broker_id, incarnation, 5, {}, state=state, cluster="demo", renew_time=str(self.now)
+        )
         try:
             old = await self.store.get(LEASE, lease.name)
         except Exception:  # noqa: BLE001 - NotFound; a test helper may be short
@@ -141,7 +143,9 @@ def test_a_lease_that_does_not_change_for_its_duration_ends_a_leadership() -> No
             b.now += 1.5
             await b.topic("wake-up")
             sets = await b.until(lambda sets: any(p.leader == -1 for s in sets for p in s.partitions))
-            leaders = {p.replicas[0]: p.leader for s in sets for p in s.partitions if s.topic_name == "orders"}
+            leaders = {
+                p.replicas[0]: p.leader for s in sets for p in s.partitions if s.topic_name == "orders"
+            }
             assert leaders == {0: -1, 1: 1}
 
     asyncio.run(scenario())
@@ -168,7 +172,11 @@ def test_two_controllers_at_once_make_one_topic() -> None:
     async def scenario() -> None:
         async with bench() as b:
             second = Controller(
-                b.store, "demo", monotonic=lambda: b.now, now_ms=lambda: 1_700_000_000_000, notify=b.notices.append
+                b.store,
+                "demo",
+                monotonic=lambda: b.now,
+                now_ms=lambda: 1_700_000_000_000,
+                notify=b.notices.append,
             )
             task = asyncio.create_task(second.run())
             await b.lease(0, "a")

@@ -47,7 +47,10 @@ def test_trace(path: Path) -> None:
     blocks = parse(path.read_text())
     results = asyncio.run(play(blocks))
     if os.environ.get("REWRITE_TRACES"):
-        written = ["\n".join([*commands, "----", *found]) for (commands, _), found in zip(blocks, results, strict=True)]
+        written = [
+            "\n".join([*commands, "----", *found])
+            for (commands, _), found in zip(blocks, results, strict=True)
+        ]
         path.write_text("\n\n".join(written) + "\n")
         return
     for (commands, expected), found in zip(blocks, results, strict=True):

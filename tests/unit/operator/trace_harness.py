@@ -38,9 +38,7 @@ class Trace:
     def __init__(self) -> None:
         self.now_ms = 1_700_000_000_000
         uids = itertools.count(1)
-        self.store = SqliteStore(
-            ":memory:", new_uid=lambda: f"uid-{next(uids)}", now_ms=lambda: self.now_ms
-        )
+        self.store = SqliteStore(":memory:", new_uid=lambda: f"uid-{next(uids)}", now_ms=lambda: self.now_ms)
         self.brokers: dict[int, BrokerIdentity] = {}
         self.awaited: set[int] = set()
         self.settled = True
@@ -76,7 +74,11 @@ class Trace:
         spec: dict[str, Any] = {"clusterRef": {"name": "demo"}}
         spec["partitions"] = int(options.pop("partitions", "1"))
         spec["replicas"] = int(options.pop("replicas", "1"))
-        for option, key in (("policy", "deletionPolicy"), ("grace", "deletionGracePeriod"), ("name", "topicName")):
+        for option, key in (
+            ("policy", "deletionPolicy"),
+            ("grace", "deletionGracePeriod"),
+            ("name", "topicName"),
+        ):
             if option in options:
                 spec[key] = options.pop(option)
         spec["config"] = options
@@ -124,9 +126,14 @@ class Trace:
     # -- decisions -----------------------------------------------------------------------------------------------------
 
     async def world(self) -> World:
-        lists = {kind: (await self.store.list(kind))[0] for kind in (CLUSTER, TOPIC, PARTITION_SET, CLUSTER_STATE, LEASE)}
+        lists = {
+            kind: (await self.store.list(kind))[0]
+            for kind in (CLUSTER, TOPIC, PARTITION_SET, CLUSTER_STATE, LEASE)
+        }
         sets = [PartitionSet.from_object(obj) for obj in lists[PARTITION_SET]]
-        graces = {s.topic_id: read_grace_period_ms(o) for s, o in zip(sets, lists[PARTITION_SET], strict=True)}
+        graces = {
+            s.topic_id: read_grace_period_ms(o) for s, o in zip(sets, lists[PARTITION_SET], strict=True)
+        }
         return World(
             cluster_name="demo",
             now_ms=self.now_ms,
@@ -182,7 +189,9 @@ class Trace:
             for obj in (await self.store.list(PARTITION_SET))[0]:
                 part = PartitionSet.from_object(obj)
                 hidden = " deleting" if part.deleting else ""
-                self.output.append(f"{part.topic_name} slice {part.slice_index}{hidden} {part.config}".replace("'", ""))
+                self.output.append(
+                    f"{part.topic_name} slice {part.slice_index}{hidden} {part.config}".replace("'", "")
+                )
                 if len(part.partitions) <= 12:
                     self.output += [
                         f"  {number}: {partition_text(state.to_object())}"
@@ -209,15 +218,26 @@ def describe(action: Action) -> list[str]:
         case Create(kind=kind, object=obj) if kind == PARTITION_SET:
             spec = obj["spec"]
             count = len(spec["partitions"])
-            lines.append(f"create {spec['topicName']} slice {spec['slice']}, {count} partitions, {spec['config']}".replace("'", ""))
+            lines.append(
+                f"create {spec['topicName']} slice {spec['slice']}, {count} partitions, {spec['config']}".replace(
+                    "'", ""
+                )
+            )
             if count <= 12:
-                lines += [f"  {n}: {partition_text(state)}" for n, state in enumerate(spec["partitions"], 100 * spec["slice"])]
+                lines += [
+                    f"  {n}: {partition_text(state)}"
+                    for n, state in enumerate(spec["partitions"], 100 * spec["slice"])
+                ]
         case Create():
             lines.append(f"create {action.kind}")
         case Patch(subresource="status"):
             lines.append(f"status of {action.kind} {action.name}")
         case Patch():
-            name = action.name if action.kind == TOPIC else action.name.rpartition("-")[0].rpartition("-")[0] or action.name
+            name = (
+                action.name
+                if action.kind == TOPIC
+                else action.name.rpartition("-")[0].rpartition("-")[0] or action.name
+            )
             lines.append(f"patch {action.kind} {name}")
             for operation in action.operations:
                 lines += operation_text(operation)
@@ -240,7 +260,10 @@ def operation_text(operation: dict[str, Any]) -> list[str]:
 
 def partition_text(state: dict[str, Any]) -> str:
     def refs(entries: list[dict[str, int]]) -> str:
-        return ",".join(f"{entry['broker']}" + (f"/{entry['generation']}" if entry["generation"] != 1 else "") for entry in entries)
+        return ",".join(
+            f"{entry['broker']}" + (f"/{entry['generation']}" if entry["generation"] != 1 else "")
+            for entry in entries
+        )
 
     text = f"replicas {','.join(map(str, state['replicas']))} leader {state['leader']}"
     if state["leaderIncarnation"]:
@@ -251,9 +274,18 @@ def partition_text(state: dict[str, Any]) -> str:
 
 def status_text(obj: dict[str, Any]) -> list[str]:
     status = obj.get("status", {})
-    shown = {key: value for key, value in status.items() if key not in ("conditions", "selector", "topicId", "topicName")}
-    lines = [f"{obj['kind']} {obj['metadata']['name']} " + " ".join(f"{key}={value}" for key, value in shown.items())]
+    shown = {
+        key: value
+        for key, value in status.items()
+        if key not in ("conditions", "selector", "topicId", "topicName")
+    }
+    lines = [
+        f"{obj['kind']} {obj['metadata']['name']} "
+        + " ".join(f"{key}={value}" for key, value in shown.items())
+    ]
     for condition in status.get("conditions", ()):
         if condition["type"] in ("Ready",) or condition["status"] == "True":
-            lines.append(f"  {condition['type']}={condition['status']} {condition['reason']}: {condition['message']}")
+            lines.append(
+                f"  {condition['type']}={condition['status']} {condition['reason']}: {condition['message']}"
+            )
     return lines
