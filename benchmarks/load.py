@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 RECORD_BYTES = 1024
 _IDLE_TIMEOUT_S = 60.0
 _CHUNK = 256  # records per partition before the next one gets some
+_CONSUME = 10_000  # records per call; the call waits until it has as many as asked for
 _POOL = 1024  # different values
 
 
@@ -117,7 +118,7 @@ def fetch(bootstrap: str, topic: str, partitions: int, records: int) -> Moved:
     try:
         consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
         while seen < records:
-            messages = consumer.consume(10_000, timeout=_IDLE_TIMEOUT_S)
+            messages = consumer.consume(min(_CONSUME, records - seen), timeout=_IDLE_TIMEOUT_S)
             if not messages:
                 raise LoadError(f"{seen} of {records} records, then nothing for {_IDLE_TIMEOUT_S} s")
             for message in messages:

@@ -38,9 +38,9 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import confluent_kafka
-import kafka
-import kafka.errors
-from confluent_kafka.admin import AdminClient, NewTopic
+import kafka  # type: ignore[import-untyped]
+import kafka.errors  # type: ignore[import-untyped]
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 HEADER_FIELDS = ("Version", "Section", "Architecture", "Priority", "Maintainer", "SHA256")
 EPOCH_MS = 1_600_000_000_000
