@@ -12,9 +12,9 @@ that finds less than `min_bytes` is parked, its connection muted, until enough a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from strandline_broker.api.fetch_sessions import FetchSessionCache
+from strandline_broker.api.support.brokers import leader_endpoints
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.net.handler import Pending
 from strandline_broker.wire.fetch import decode_fetch, encode_fetch_response
@@ -22,7 +22,8 @@ from strandline_broker.wire.fetch import decode_fetch, encode_fetch_response
 if TYPE_CHECKING:
     import asyncio
 
-    from strandline_broker.api.fetch_sessions import FetchSession, FetchTarget, TopicKey
+    from strandline_broker.api.fetch_sessions import FetchSession, FetchSessionCache, FetchTarget, TopicKey
+    from strandline_broker.cluster.view import ClusterView
     from strandline_broker.net.connection import Connection
     from strandline_broker.net.handler import Response
     from strandline_broker.replica.manager import ReplicaManager
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _NO_RECORDS = b""
 _NO_REPLICA = -1
+_ROW_LEADER = 9
 
 Row = tuple[object, ...]
 
@@ -88,6 +90,7 @@ class FetchHandler:
     def __init__(
         self,
         replicas: ReplicaManager,
+        view: ClusterView,
         sessions: FetchSessionCache,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
@@ -96,6 +99,7 @@ class FetchHandler:
         max_parked: int,
     ) -> None:
         self._replicas = replicas
+        self._view = view
         self._sessions = sessions
         self._clock = clock
         self._loop = loop
@@ -131,7 +135,7 @@ class FetchHandler:
             or not targets
             or len(self._parked) >= self._max_parked
         ):
-            return self._encode(version, header.correlation_id, session, topics)
+            return self._encode(connection, version, header.correlation_id, session, topics)
         return self._park(FetchOperation(self, connection, header, request, session, targets), byte_count)
 
     # -- parking -------------------------------------------------------------------------------------------------------
@@ -273,6 +277,7 @@ class FetchHandler:
 
     def _encode(
         self,
+        connection: Connection,
         version: int,
         correlation_id: int,
         session: FetchSession | None,
@@ -280,13 +285,16 @@ class FetchHandler:
     ) -> Response:
         if session is not None:
             self._remember(session, topics)
-        by_key = self._replicas.by_key
-        for key, rows in topics.items():
-            for row in rows:
-                if row[7] is not _NO_RECORDS:
-                    by_key[key].partitions[row[0]].bytes_out += len(row[7])  # type: ignore[index, arg-type]
+        leaders = {
+            cast("tuple[int, int]", row[_ROW_LEADER])[0]
+            for rows in topics.values()
+            for row in rows
+            if len(row) > _ROW_LEADER and row[_ROW_LEADER] is not None
+        }
+        endpoints = leader_endpoints(self._view, connection.listener.name, leaders) if leaders else []
+        session_id = session.id if session is not None else 0
         return encode_fetch_response(
-            version, correlation_id, 0, session.id if session is not None else 0, list(topics.items())
+            version, correlation_id, 0, session_id, list(topics.items()), 0, endpoints
         )
 
     @staticmethod

@@ -13,16 +13,19 @@ at once (page cache) or when the flusher reports its sync.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from strandline_broker.api.support.brokers import leader_endpoints
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.net.handler import Pending
-from strandline_broker.replica.partition import ROW_APPEND_TIME, ROW_BASE_OFFSET, ROW_ERROR
+from strandline_broker.replica.partition import ROW_APPEND_TIME, ROW_BASE_OFFSET, ROW_ERROR, ROW_LEADER
 from strandline_broker.wire.produce import decode_produce, encode_produce_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from strandline_broker.api.support.brokers import BrokerAddress
+    from strandline_broker.cluster.view import ClusterView
     from strandline_broker.net.connection import Connection
     from strandline_broker.replica.manager import ReplicaManager
     from strandline_broker.replica.partition import Partition
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
     from strandline_broker.wire.header import RequestHeader
 
 logger = logging.getLogger(__name__)
-
-_UNKNOWN_TOPIC = int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
 
 
 class ProduceOperation(Pending):
@@ -56,6 +57,7 @@ class ProduceOperation(Pending):
         self.acks = acks
         self.deadline = deadline
         self.topics: list[tuple[str | bytes, list[list[object]]]] = []
+        self.node_endpoints: list[BrokerAddress] = []
         self.partitions: list[Partition] = []
         # One more than the partitions under way, so that nothing completes while the request is still being staged.
         self.unsettled = 1
@@ -75,7 +77,11 @@ class ProduceOperation(Pending):
         if self._waiting is not None:
             self._waiting.pop(self, None)
         if self.acks != 0:
-            self.complete(encode_produce_response(self.version, self.correlation_id, self.topics))
+            self.complete(
+                encode_produce_response(
+                    self.version, self.correlation_id, self.topics, 0, self.node_endpoints
+                )
+            )
 
 
 class ProduceHandler:
@@ -84,11 +90,13 @@ class ProduceHandler:
     def __init__(
         self,
         replicas: ReplicaManager,
+        view: ClusterView,
         clock: Clock,
         request_sync: Callable[[Partition], None],
         max_timeout_ms: int,
     ) -> None:
         self._replicas = replicas
+        self._view = view
         self._clock = clock
         self._request_sync = request_sync
         self._max_timeout_ms = max_timeout_ms
@@ -129,7 +137,9 @@ class ProduceHandler:
                     first = partition.stage(operation, row, records, now_ms)
                 except KafkaError as error:
                     refused = True
-                    self._refuse(row, error, partition, key, index)
+                    self._refuse(row, error, partition)
+                    if error.code is ErrorCode.NOT_LEADER_OR_FOLLOWER:
+                        self._name_leader(connection, operation, row, key)
                     continue
                 operation.unsettled += 1
                 operation.partitions.append(partition)
@@ -144,20 +154,25 @@ class ProduceHandler:
         self._burst_operations.append(operation)
         return operation
 
-    def _refuse(
-        self, row: list[object], error: KafkaError, partition: Partition | None, key: str | bytes, index: int
-    ) -> None:
+    def _refuse(self, row: list[object], error: KafkaError, partition: Partition | None) -> None:
         row[ROW_ERROR] = int(error.code)
         row[ROW_BASE_OFFSET] = -1
         row[ROW_APPEND_TIME] = -1
-        leader = (
-            self._replicas.current_leader(key, index)
-            if error.code is ErrorCode.NOT_LEADER_OR_FOLLOWER
-            else None
-        )
-        row.extend((error.message or None, (), leader))
+        row.extend((error.message or None, (), None))
         if partition is not None and error.code is ErrorCode.CORRUPT_MESSAGE:
             logger.warning("refused a batch for %s-%d: %s", partition.topic, partition.index, error)
+
+    def _name_leader(
+        self, connection: Connection, operation: ProduceOperation, row: list[object], key: str | bytes
+    ) -> None:
+        """Tell the client where to go instead (KIP-951)."""
+        leader = self._replicas.current_leader(key, cast("int", row[0]))
+        if leader is None or leader[0] < 0:
+            return
+        row[ROW_LEADER] = leader
+        known = {address.broker_id for address in operation.node_endpoints}
+        if leader[0] not in known:
+            operation.node_endpoints += leader_endpoints(self._view, connection.listener.name, (leader[0],))
 
     def end_of_burst(self) -> None:
         """Write what the burst staged and answer what needs no waiting."""

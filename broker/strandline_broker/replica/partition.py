@@ -62,12 +62,13 @@ class FetchWaiter(Protocol):
         ...
 
 
-# Positions in the row that a produce response encodes: (partition, error, base offset, append time, log start, message).
+# Positions in the row that a produce response encodes: (partition, error, base offset, append time, log start[, message,
+# record errors, leader]).
 ROW_ERROR = 1
 ROW_BASE_OFFSET = 2
 ROW_APPEND_TIME = 3
 ROW_START_OFFSET = 4
-ROW_MESSAGE = 5
+ROW_LEADER = 7
 
 
 class Partition:

@@ -124,11 +124,12 @@ class Broker:
         )
         volume.load_view(self.view)
         self.produce = ProduceHandler(
-            self.replicas, self.clock, self._request_sync, config.request_timeout_max_ms
+            self.replicas, self.view, self.clock, self._request_sync, config.request_timeout_max_ms
         )
         self.sessions = FetchSessionCache(self.rng, slots=config.max_incremental_fetch_session_cache_slots)
         self.fetch = FetchHandler(
             self.replicas,
+            self.view,
             self.sessions,
             self.clock,
             self._loop,

@@ -240,7 +240,7 @@ def _encode_flexible(
 
 def _encode_details(version: int, partition: tuple[Any, ...]) -> bytes:
     """Encode record errors, message and leader of a partition for flexible versions."""
-    message, errors, leader = (partition + _NO_DETAILS[len(partition) - 5 :])[5:]
+    message, errors, leader = (*partition, *_NO_DETAILS[len(partition) - 5 :])[5:]
     parts = [encode_uvarint(len(errors) + 1)]
     for batch_index, text in errors:
         parts += (_pack_int32(batch_index), encode_compact_nullable_string(text), b"\x00")
@@ -292,7 +292,7 @@ def _encode_legacy(
             append(_PARTITION_V5(*partition[:5]))
             if version < 8:
                 continue
-            message, errors, _ = (partition + _NO_DETAILS[len(partition) - 5 :])[5:]
+            message, errors, _ = (*partition, *_NO_DETAILS[len(partition) - 5 :])[5:]
             append(_pack_int32(len(errors)))
             for batch_index, text in errors:
                 parts += (_pack_int32(batch_index), encode_nullable_string(text))

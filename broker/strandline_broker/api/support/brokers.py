@@ -7,6 +7,7 @@ ISR and its leaderships by the controller's doing, and a client that tries it fi
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from strandline_broker.cluster.cache import ClusterCache
@@ -45,3 +46,8 @@ def controller_id(view: ClusterCache, listener: str) -> int:
     """
     brokers = live_brokers(view, listener)
     return brokers[0].broker_id if brokers else -1
+
+
+def leader_endpoints(view: ClusterCache, listener: str, leaders: Collection[int]) -> list[BrokerAddress]:
+    """Return where the named leaders are, for the hints of KIP-951; clients skip a leader without an address."""
+    return [broker for broker in live_brokers(view, listener) if broker.broker_id in leaders]
