@@ -26,7 +26,7 @@ def key_of(entity: Any, version: int) -> Any:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_requests_of_every_version_are_read_as_kio_wrote_them(version: int, data: st.DataObject) -> None:
     entity = data.draw(oracle.entities(oracle.request_schema(1, version)))
@@ -200,7 +200,7 @@ def joined(parts: list[Any]) -> bytes:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data(), error=st.integers(-1, 133), session=INT32, throttle=INT32, endpoints=ENDPOINTS)
 def test_responses_of_every_version_equal_kio_byte_for_byte(
     version: int, data: st.DataObject, error: int, session: int, throttle: int, endpoints: Any

@@ -30,7 +30,7 @@ from strandline_broker.wire.produce import decode_produce
 from strandline_broker.wire.registry import KAFKA_RANGES, ApiRange
 
 Decoder = Callable[[memoryview], object]
-MESSAGES = [(e.key, v) for e in KAFKA_RANGES for v in range(e.min_version, e.max_version + 1)]
+ENDS = sorted({(e.key, v) for e in KAFKA_RANGES for v in (e.min_version, e.max_version)})
 HAND_WRITTEN: dict[ApiKey, Callable[[memoryview, int, int], object]] = {
     ApiKey.PRODUCE: decode_produce,
     ApiKey.FETCH: decode_fetch,
@@ -166,7 +166,7 @@ def test_compressed_data(codec: Compression, data: st.DataObject) -> None:
         survives(lambda view: decompress(codec, view, 1 << 16), content)
 
 
-@pytest.mark.parametrize(("key", "version"), MESSAGES, ids=lambda value: getattr(value, "name", str(value)))
+@pytest.mark.parametrize(("key", "version"), ENDS, ids=lambda value: getattr(value, "name", str(value)))
 def test_a_count_alone_allocates_nothing(key: ApiKey, version: int) -> None:
     """A count is put at every place where a field of a message might begin."""
     decoders: list[Decoder] = [lambda frame: cold.decode_request(key, version, frame, 0)]

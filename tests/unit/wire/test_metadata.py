@@ -27,7 +27,7 @@ INT32 = st.integers(-(2**31), 2**31 - 1)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_requests_of_every_version_are_read_as_kio_wrote_them(version: int, data: st.DataObject) -> None:
     entity = data.draw(oracle.entities(oracle.request_schema(3, version)))
@@ -128,7 +128,7 @@ def kio_response(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     brokers=st.lists(BROKERS, max_size=3),
     cluster_id=st.none() | oracle.TEXT,
