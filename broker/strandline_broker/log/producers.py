@@ -44,22 +44,29 @@ def load_producers(
     now_ms: int,
     remove_snapshot: Callable[[int], None],
 ) -> list[int]:
-    """Fill `producers` from the newest readable snapshot and the batches behind it; return the snapshots left."""
+    """Fill `producers` from the newest readable snapshot and the batches behind it; return the snapshots left.
+
+    Batches below the log start are noted too while they are there: a producer whose last ones were deleted goes on
+    where it was. A snapshot below the first segment misses batches that are gone, so it would refuse producers that
+    did nothing wrong: it is dropped, and they count as unknown.
+    """
     left = list(snapshots)
     directory = segments[0].directory
     disk: Disk = segments[0].disk
-    covered = start_offset
+    covered = segments[0].base_offset
     producers.load((), start_offset, now_ms)
     while left:
         offset = left[-1]
         try:
+            if offset < covered:
+                raise CorruptSnapshot(f"the log starts at {covered}")
             entries = producer_snapshot.decode(disk.read_bytes(snapshot_path(directory, offset)))
         except (FileNotFoundError, CorruptSnapshot) as error:
             logger.warning("%s/%d: producer snapshot is dropped: %s", directory, offset, error)
             remove_snapshot(left.pop())
             continue
         producers.load(entries, offset, now_ms)
-        covered = max(offset, start_offset)
+        covered = offset
         break
     if covered < end_offset:
         replay(producers, segments, covered, end_offset)
