@@ -51,6 +51,8 @@ class World:
     names_made: int = 0
     next_producer_id: int = 1000
     was_clean: bool = False
+    pages_dropped: bool = False
+    """A sync failed, so that the page cache shows what is not on the disk, and the log was not reopened since."""
     history: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -242,12 +244,14 @@ class Session:
         if work is None:
             return
         self.world.note(f"failsync {topic.name}")
+        self.world.pages_dropped = True
         disk.fail_next("datasync", errno.EIO, path_part=f"{topic.name}-0/", skip=self.rng.choice((0, 0, 1)))
         work.run()
         disk.clear_faults()
         if log.finish_sync(work):
             topic.model.acknowledged(log.synced_end)
         self._revive(topic)
+        self.world.pages_dropped = False
 
     def checkpoint(self) -> None:
         """Write recovery points, log starts and high watermarks."""
@@ -372,9 +376,11 @@ def _run_session(world: World, operations: int) -> None:
             session.stop()
     except PowerLoss as loss:
         world.note(f"power fails {loss}")
-    if rng.random() < 0.3:
+    # Not after a failed sync: nobody can tell from the page cache what it lost.
+    if rng.random() < 0.3 and not world.pages_dropped:
         world.note("killed")
         world.disk = disk.kill()
     else:
         world.disk = disk.crash(rng, torn=rng.random() < 0.4)
+        world.pages_dropped = False
         world.note("crash")
