@@ -43,6 +43,7 @@ class ProduceOperation(Pending):
         "acks",
         "correlation_id",
         "deadline",
+        "node_endpoints",
         "partitions",
         "topics",
         "unsettled",
