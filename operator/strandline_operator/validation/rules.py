@@ -17,6 +17,9 @@ from strandline_operator.validation.quantity import parse_quantity
 
 Schema = Mapping[str, Any]
 
+# What the CEL library raises for a failed evaluation: a missing key, a wrong type, a number that does not parse.
+EVALUATION_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError)
+
 _OLD_SELF = re.compile(r"\boldSelf\b")
 _ABSENT: Any = object()
 
@@ -79,7 +82,7 @@ def _check(rule: Mapping[str, Any], value: Any, old: Any, path: str) -> Iterator
 
 
 def evaluate(expression: str, bindings: Mapping[str, Any]) -> Any:
-    """Return the value of a CEL expression. Raises ValueError for syntax, RuntimeError or TypeError in evaluation."""
+    """Return the value of a CEL expression. Raises EVALUATION_ERRORS, ValueError for syntax."""
     import cel
 
     context = cel.Context(dict(bindings))

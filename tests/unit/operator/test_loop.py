@@ -39,7 +39,7 @@ class Bench:
             monotonic=lambda: self.now,
             now_ms=lambda: 1_700_000_000_000 + round(self.now * 1000),
             notify=self.notices.append,
-            rng=random.Random(7),  # noqa: S311
+            rng=random.Random(7),
         )
 
     async def lease(self, broker_id: int, incarnation: str, state: BrokerPhase = BrokerPhase.RUNNING) -> None:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 
 import pytest
+from tests.unit.operator.trace_harness import Trace
 
-HERE = Path(__file__).parent
-TRACES = sorted((HERE / "traces").glob("*.txt"))
-
-sys.path.insert(0, str(HERE))
-from trace_harness import Trace  # noqa: E402
-
-sys.path.pop(0)
+TRACES = sorted((Path(__file__).parent / "traces").glob("*.txt"))
 
 
 def parse(text: str) -> list[tuple[list[str], list[str]]]:

@@ -248,7 +248,10 @@ def describe(action: Action) -> list[str]:
 
 
 def operation_text(operation: dict[str, Any]) -> list[str]:
-    path, value = operation["path"], operation.get("value")
+    path: str = operation["path"]
+    if operation["op"] == "remove":
+        return [f"  {path}: removed"]
+    value = operation["value"]
     if path == "/spec/topicEpoch":
         return []
     if path.startswith("/spec/partitions/"):
@@ -283,9 +286,8 @@ def status_text(obj: dict[str, Any]) -> list[str]:
         f"{obj['kind']} {obj['metadata']['name']} "
         + " ".join(f"{key}={value}" for key, value in shown.items())
     ]
-    for condition in status.get("conditions", ()):
-        if condition["type"] in ("Ready",) or condition["status"] == "True":
-            lines.append(
-                f"  {condition['type']}={condition['status']} {condition['reason']}: {condition['message']}"
-            )
+    shown_conditions = (
+        c for c in status.get("conditions", ()) if c["type"] == "Ready" or c["status"] == "True"
+    )
+    lines += [f"  {c['type']}={c['status']} {c['reason']}: {c['message']}" for c in shown_conditions]
     return lines
