@@ -55,3 +55,6 @@ class ApiVersionsHandler:
         if cached is None:
             cached = self._frames[key] = answer_api_versions(version, 0, software, ranges)
         return with_correlation_id(cached, header.correlation_id)
+
+    def close(self) -> None:
+        """Nothing is under way here."""

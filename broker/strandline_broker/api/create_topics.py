@@ -26,6 +26,8 @@ from strandline_broker.wire.api_keys import ApiKey
 
 KEY = ApiKey.CREATE_TOPICS
 
+MAX_TOPICS = 5_000
+"""Topics that one request may create; Kafka's bound (10,000 metadata records) allows about as many."""
 _AT_ONCE = 16
 
 
@@ -33,6 +35,11 @@ async def handle(broker: BrokerApi, request: Request) -> Mapping[str, Any]:
     """Create topics, each on its own."""
     timeout_s = min(max(request.timeout_ms, 0), broker.config.request_timeout_max_ms) / 1000
     deadline = asyncio.get_running_loop().time() + timeout_s
+    if len(request.body.topics) > MAX_TOPICS:
+        excess = KafkaError(
+            ErrorCode.POLICY_VIOLATION, f"At most {MAX_TOPICS} topics can be created with one request."
+        )
+        return {"topics": [_refused(name, excess) for name in {topic.name for topic in request.body.topics}]}
     times_asked = Counter(topic.name for topic in request.body.topics)
     gate = asyncio.Semaphore(_AT_ONCE)
 
@@ -51,6 +58,7 @@ async def handle(broker: BrokerApi, request: Request) -> Mapping[str, Any]:
 
 
 async def _create(broker: BrokerApi, wish: Any, deadline: float, *, validate_only: bool) -> dict[str, Any]:
+    await asyncio.sleep(0)  # other connections get their turn between two topics
     try:
         plan = _plan(broker, wish)
         topic_id = None

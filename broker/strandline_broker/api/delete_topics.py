@@ -24,6 +24,8 @@ from strandline_broker.wire.api_keys import ApiKey
 
 KEY = ApiKey.DELETE_TOPICS
 
+MAX_TOPICS = 5_000
+"""Topics that one request may delete."""
 _AT_ONCE = 16
 
 
@@ -43,7 +45,13 @@ async def handle(broker: BrokerApi, request: Request) -> Mapping[str, Any]:
             return await _delete(broker, wish, deadline)
 
     rows: list[dict[str, Any]] = []
-    wishes = _without_duplicates(broker, _wishes(request), rows)
+    wished = _wishes(request)
+    if len(wished) > MAX_TOPICS:
+        excess = KafkaError(
+            ErrorCode.POLICY_VIOLATION, f"At most {MAX_TOPICS} topics can be deleted with one request."
+        )
+        return {"responses": [_refused(wish, excess) for wish in dict.fromkeys(wished)]}
+    wishes = _without_duplicates(broker, wished, rows)
     rows += await asyncio.gather(*(one(wish) for wish in wishes))
     return {"responses": rows}
 

@@ -76,6 +76,8 @@ class Dispatcher:
 
     async def close(self) -> None:
         """End the handlers that still wait; their clients see the connection close."""
+        for handler in self._frame_handlers.values():
+            handler.close()
         for task in self._waiting:
             task.cancel()
         await asyncio.gather(*self._waiting, return_exceptions=True)

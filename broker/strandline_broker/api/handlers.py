@@ -33,6 +33,10 @@ class FrameHandler(Protocol):
         """Return the whole response frame. Raises DecodeError."""
         ...
 
+    def close(self) -> None:
+        """Cancel what is under way in the background."""
+        ...
+
 
 HOT = (ApiKey.PRODUCE, ApiKey.FETCH)
 FRAME = (ApiKey.API_VERSIONS, ApiKey.METADATA)

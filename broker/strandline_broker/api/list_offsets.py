@@ -10,8 +10,9 @@ timeout (KIP-1075), v11 earliest pending upload (-6, KIP-1023).
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from strandline_broker.api.context import BrokerApi, Found, PartitionHandle
@@ -40,30 +41,49 @@ _CONSUMER = -1
 _READ_COMMITTED = 1
 _NOT_FOUND: Found = (-1, -1, -1)
 
+# How often a request names each partition.
+_Asked = Counter[tuple[str, int]]
 
-def handle(broker: BrokerApi, request: Request) -> Mapping[str, Any]:
-    """Answer with one offset per partition."""
-    body = request.body
-    asked = Counter((topic.name, part.partition_index) for topic in body.topics for part in topic.partitions)
+
+def handle(broker: BrokerApi, request: Request) -> Mapping[str, Any] | Awaitable[Mapping[str, Any]]:
+    """Answer with one offset per partition: at once, unless records have to be read to find them."""
+    topics = request.body.topics
+    asked = Counter((topic.name, part.partition_index) for topic in topics for part in topic.partitions)
+    if any(_reads_records(part.timestamp) for topic in topics for part in topic.partitions):
+        return _read_and_answer(broker, request, asked)
     return {
         "topics": [
             {
                 "name": topic.name,
-                "partitions": [
-                    _row(broker, request, topic.name, part, asked[topic.name, part.partition_index])
-                    for part in topic.partitions
-                ],
+                "partitions": [_row(broker, request, topic.name, part, asked) for part in topic.partitions],
             }
-            for topic in body.topics
+            for topic in topics
         ]
     }
 
 
-def _row(broker: BrokerApi, request: Request, topic: str, part: Any, times_asked: int) -> dict[str, Any]:
+def _reads_records(timestamp: int) -> bool:
+    return timestamp >= 0 or timestamp == MAX_TIMESTAMP
+
+
+async def _read_and_answer(broker: BrokerApi, request: Request, asked: _Asked) -> Mapping[str, Any]:
+    """Do the same with pauses: a look-up may cost a millisecond, and a request may ask for thousands."""
+    answer = []
+    for topic in request.body.topics:
+        rows = []
+        for part in topic.partitions:
+            rows.append(_row(broker, request, topic.name, part, asked))
+            if _reads_records(part.timestamp):
+                await asyncio.sleep(0)
+        answer.append({"name": topic.name, "partitions": rows})
+    return {"topics": answer}
+
+
+def _row(broker: BrokerApi, request: Request, topic: str, part: Any, asked: _Asked) -> dict[str, Any]:
     found = _NOT_FOUND
     error = ErrorCode.NONE
     try:
-        if times_asked > 1:
+        if asked[topic, part.partition_index] > 1:
             raise KafkaError(ErrorCode.INVALID_REQUEST, "a partition is asked for twice")
         if part.timestamp < 0 and _MIN_VERSION.get(part.timestamp, 1 << 15) > request.version:
             raise KafkaError(
@@ -107,10 +127,11 @@ def _look_up(partition: PartitionHandle, timestamp: int, end: int) -> Found:
             return _NOT_FOUND
         wanted = tiered if timestamp == LATEST_TIERED else tiered + 1
         return (-1, wanted, partition.epoch_at(wanted))
-    if timestamp == MAX_TIMESTAMP:
-        found = partition.max_timestamp(end)
-    else:
-        found = partition.offset_for_timestamp(timestamp, end)
+    found = (
+        partition.max_timestamp(end)
+        if timestamp == MAX_TIMESTAMP
+        else partition.offset_for_timestamp(timestamp, end)
+    )
     if found is None:
         # What is not visible yet may become so without a new record: only a settled high watermark says
         # "not found".

@@ -46,6 +46,8 @@ _FIRST_BY_ID = 12
 # Distinct combinations of version, listener and flags; a broker has few listeners, so this is never reached
 # in earnest.
 _MAX_CACHES = 256
+# Missing topics of one request that are looked at for creation; for the rest the client comes again.
+_MAX_CREATIONS = 100
 
 
 class _Cache:
@@ -102,9 +104,10 @@ class MetadataHandler:
 class _Answer:
     """One answer in the making: what depends on the request."""
 
-    __slots__ = ("broker", "key", "listener", "request", "version")
+    __slots__ = ("_creations_tried", "broker", "key", "listener", "request", "version")
 
     def __init__(self, broker: BrokerApi, version: int, listener: str, request: MetadataRequest) -> None:
+        self._creations_tried = 0
         self.broker = broker
         self.version = version
         self.listener = listener
@@ -169,7 +172,9 @@ class _Answer:
         if not topic_names.is_valid(name):
             error = ErrorCode.INVALID_TOPIC_EXCEPTION
         elif self.request.allow_auto_topic_creation and self.broker.config.auto_create_topics_enable:
-            error = auto_creation.start(name)
+            self._creations_tried += 1
+            within = self._creations_tried <= _MAX_CREATIONS
+            error = auto_creation.start(name) if within else ErrorCode.LEADER_NOT_AVAILABLE
         else:
             error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         return self._missing(error, name, NO_UUID)

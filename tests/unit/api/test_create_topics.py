@@ -257,3 +257,13 @@ def test_two_clients_at_once_make_one_topic() -> None:
             assert len(await objects(fake)) == 1
 
     run(main())
+
+
+def test_one_request_cannot_create_without_limit() -> None:
+    async def main() -> None:
+        async with broker(controller=False) as fake:
+            rows = await create(fake, *(topic(f"t{number}") for number in range(5_001)))
+            assert {row.error_code for row in rows} == {ErrorCode.POLICY_VIOLATION}
+            assert await objects(fake) == []
+
+    run(main())

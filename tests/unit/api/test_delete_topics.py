@@ -175,3 +175,14 @@ def test_an_operator_that_is_away_means_a_time_out_with_the_intent_on_record() -
             assert (topic.deleting, topic.deletion_policy) == (True, "Delete")
 
     run(main())
+
+
+def test_one_request_cannot_delete_without_limit() -> None:
+    async def main() -> None:
+        async with broker() as fake:
+            await create(fake, "t")
+            rows = await delete(fake, "t", *(f"t{number}" for number in range(5_000)))
+            assert {row.error_code for row in rows} == {ErrorCode.POLICY_VIOLATION}
+            assert fake.view.topic_by_name("t") is not None
+
+    run(main())

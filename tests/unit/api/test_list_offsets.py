@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -146,5 +147,23 @@ def test_a_lagging_high_watermark_names_no_end() -> None:
             assert (await ask(fake, 900)).error_code is ErrorCode.OFFSET_NOT_AVAILABLE
             assert (await ask(fake, EARLIEST)).offset == 10
             assert (await ask(fake, 100)).offset == 10
+
+    run(main())
+
+
+def test_many_lookups_by_time_leave_the_loop_to_others() -> None:
+    async def main() -> None:
+        async with broker() as fake:
+            for index in range(50):
+                fake.partitions["t", index] = partition()
+            rows = [{"partition_index": i, "current_leader_epoch": -1, "timestamp": 0} for i in range(50)]
+            body = {"replica_id": -1, "isolation_level": 0, "topics": [{"name": "t", "partitions": rows}]}
+            asking = asyncio.create_task(fake.call(ApiKey.LIST_OFFSETS, 11, body))
+            turns = 0
+            while not asking.done():
+                turns += 1
+                await asyncio.sleep(0)
+            assert [row.offset for row in asking.result().topics[0].partitions] == [10] * 50
+            assert turns >= 50
 
     run(main())
