@@ -258,7 +258,9 @@ class _Loader:
     def _recover(self, recovery_point: int) -> None:
         first = 0
         for index, segment in enumerate(self.segments):
-            if segment.base_offset <= recovery_point:
+            # A segment that ends at the recovery point is checked too: what follows its last batch may be the
+            # rest of a failed append, whose removal the crash undid.
+            if segment.base_offset < recovery_point:
                 first = index
         index = first
         while index < len(self.segments):

@@ -43,6 +43,8 @@ class SyncWork:
             for file in self.files:
                 file.datasync()
             for path, data in self.small_files:
+                if self.log.failed:
+                    return  # deleted or moved meanwhile: the path may belong to a new log of that name
                 self.disk.write_atomic(path, data)
             for directory in self.directories:
                 self.disk.sync_dir(directory)
