@@ -98,22 +98,24 @@ class ClusterView(ClusterCache):
         version: str | None = None
         backoff = Backoff(self._rng)
         while True:
-            before = version
             try:
                 if version is None:
                     objects, version = await self._store.list(kind)
                     self._deliver(self.replace(kind, objects))
                     self._mark_fresh(kind)
-                version = await self._watch(kind, version)
+                resume = await self._watch(kind, version)
+                idle = resume == version
+                version = resume
             except Gone:
-                version = None
+                version, idle = None, True
             except Unavailable as error:
                 version = None
                 self._mark_stale(kind, error)
                 await asyncio.sleep(max(backoff.next_s(), error.retry_after_s or 0.0))
                 continue
-            if version == before:
-                # A stream that ends at once, again and again, must not become a busy loop.
+            if idle:
+                # A stream that ends at once, or is gone at once, again and again, must not become a busy
+                # loop.
                 await asyncio.sleep(backoff.next_s())
             else:
                 backoff.reset()
@@ -146,6 +148,7 @@ class ClusterView(ClusterCache):
             logger.warning("the cluster store is away; going on with the last known %s: %s", kind, error)
         self._fresh.discard(kind)
         self.fresh_since = None
+        self._wake()
 
     def _deliver(self, changes: list[Change]) -> None:
         if not changes:

@@ -96,7 +96,8 @@ def _choose(
                 used_racks[racks[broker_id]],
                 placed.replicas[broker_id],
                 sum(together[broker_id, other] for other in chosen),
-                placed.leaders[broker_id],
+                # The first of the chosen is to lead, so who leads little comes first; who follows may lead much.
+                -placed.leaders[broker_id] if chosen else placed.leaders[broker_id],
                 broker_id,
             ),
         )
