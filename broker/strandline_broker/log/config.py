@@ -6,7 +6,7 @@ Source: Kafka `LogConfig`, `TopicConfig`. Names and defaults are Kafka's with do
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from strandline_broker.wire.batch import Compression
 
@@ -46,6 +46,13 @@ class LogConfig:
     max_compaction_lag_ms: int = LONG_MAX
     min_cleanable_dirty_ratio: float = 0.5
     preallocate: bool = False
+    # Derived, kept because every append asks.
+    codec: Compression | None = field(init=False)
+    """The codec that batches must have on disk, None for whatever the producer chose."""
+    log_append_time: bool = field(init=False)
+    """Whether the broker's clock names the time of records."""
+    looks_inside: bool = field(init=False)
+    """Whether every record of a batch has to be looked at."""
 
     def __post_init__(self) -> None:
         if self.message_timestamp_type not in ("CreateTime", "LogAppendTime"):
@@ -56,16 +63,10 @@ class LogConfig:
             raise ValueError(f"cleanup.policy={sorted(self.cleanup_policy)!r}")
         if self.segment_bytes < 1 or self.segment_index_bytes < 4 or self.index_interval_bytes < 0:
             raise ValueError("segment.bytes, segment.index.bytes and index.interval.bytes must be positive")
-
-    @property
-    def codec(self) -> Compression | None:
-        """The codec that batches must have on disk, None for whatever the producer chose."""
-        return _CODECS[self.compression_type]
-
-    @property
-    def log_append_time(self) -> bool:
-        """Whether the broker's clock names the time of records."""
-        return self.message_timestamp_type == "LogAppendTime"
+        object.__setattr__(self, "codec", _CODECS[self.compression_type])
+        object.__setattr__(self, "log_append_time", self.message_timestamp_type == "LogAppendTime")
+        finite = self.message_timestamp_before_max_ms != LONG_MAX
+        object.__setattr__(self, "looks_inside", finite or "compact" in self.cleanup_policy)
 
     @property
     def compact(self) -> bool:

@@ -34,7 +34,7 @@ from strandline_broker.log.segment import Batch, Segment, TornAppend
 from strandline_broker.log.sync_work import SyncWork
 from strandline_broker.log.validate import validate_client_batch
 from strandline_broker.seams.disk import DiskError, FileSlice
-from strandline_broker.wire.batch import crc_ok, iter_batches
+from strandline_broker.wire.batch import LOG_OVERHEAD, crc_ok, iter_batches
 from strandline_broker.wire.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class Log:
         "_now_ms",
         "_sealed_bytes",
         "_staged",
+        "_staged_bytes",
         "_sync_round",
         "directory",
         "disk",
@@ -161,6 +162,7 @@ class Log:
         self.start_offset = loaded.start_offset
         self.failed = ""
         self._staged: list[Batch] = []
+        self._staged_bytes = 0
         self._now_ms = now_ms
         self._set_segments(loaded.segments)
         self.end_offset = self._next_offset = self._active.next_offset
@@ -242,14 +244,11 @@ class Log:
         if timestamp > self._active.roll_timestamp:
             self._careful = True
         self._now_ms = now_ms
-        self._staged.append((batch, base_offset, last_offset, timestamp, len(batch)))
+        size = length + LOG_OVERHEAD
+        self._staged.append((batch, base_offset, last_offset, timestamp, size))
+        self._staged_bytes += size
         self._next_offset = last_offset + 1
-        return Staged(
-            base_offset,
-            last_offset,
-            now_ms if config.message_timestamp_type == "LogAppendTime" else -1,
-            False,
-        )
+        return Staged(base_offset, last_offset, now_ms if config.log_append_time else -1, False)
 
     def commit(self) -> None:
         """Write everything staged, rolling where due.
@@ -265,22 +264,22 @@ class Log:
         try:
             if self.failed:
                 raise DiskError(errno.EIO, self.failed)
-            if self._careful or self._must_look(active, staged):
+            if (
+                self._careful
+                or active.size + self._staged_bytes > active.safe_size
+                or self._next_offset > active.max_next_offset
+            ):
                 self._append_rolling(staged)
             else:
-                active.append(staged)
+                active.append(staged, self._staged_bytes)
         except OSError as error:
             self._undo(error)
+        self._staged_bytes = 0
         self._active_dirty = True
         self.end_offset = self.producers.map_end_offset = self._next_offset
         self.producers.settle()
         if len(self.segments) != segments:
             self.take_snapshot()
-
-    def _must_look(self, active: Segment, staged: list[Batch]) -> bool:
-        """Whether any of the staged batches might not fit the active segment."""
-        total = sum([batch[4] for batch in staged])
-        return active.near_limits(total, staged[-1][2], len(staged))
 
     def _append_rolling(self, staged: list[Batch]) -> None:
         """Append batch by batch where a roll may be due; still one write per segment."""
@@ -290,13 +289,13 @@ class Log:
             _, _, last_offset, timestamp, size = batch
             if self._active.should_roll(size, last_offset, timestamp, self._now_ms, pending):
                 if group:
-                    self._active.append(group)
+                    self._active.append(group, pending)
                     group = []
                     pending = 0
                 self._roll(last_offset, batch[1])
             group.append(batch)
             pending += size
-        self._active.append(group)
+        self._active.append(group, pending)
         self._active.watch_time()
         self._careful = False
 
@@ -321,6 +320,7 @@ class Log:
     def _undo(self, error: OSError) -> None:
         """Take a failed commit back. Raises KafkaError(KAFKA_STORAGE_ERROR), always."""
         self.producers.undo()
+        self._staged_bytes = 0
         end_offset = self._next_offset = self.end_offset
         self._careful = True
         if isinstance(error, TornAppend):
@@ -361,9 +361,11 @@ class Log:
                         self.producers.note_header(header)
                 last_offset = header.last_offset
                 self._staged.append((batch, header.base_offset, last_offset, header.max_timestamp, size))
+                self._staged_bytes += size
                 self._next_offset = last_offset + 1
         except (DecodeError, KafkaError) as error:
             self._staged = []
+            self._staged_bytes = 0
             self._next_offset = self.end_offset
             self.producers.undo()
             self.epochs.truncate_from_end(self.end_offset)

@@ -41,6 +41,8 @@ _MAX_HINTS = 128
 _ALLOCATE_FROM_BYTES = 1 << 20
 _ALLOCATE_MOST_BYTES = 16 << 20
 _PREFIX_BYTES = 8
+# More than one commit adds to an index between two looks at it.
+_INDEX_MARGIN = 4096
 
 Batch = tuple["Buffer", int, int, int, int]
 """What an append needs of a batch: its bytes, base offset, last offset, largest timestamp, size."""
@@ -51,6 +53,8 @@ class Segment:
 
     `max_timestamp` and `max_timestamp_offset` (the last offset of the batch that has it) are -1 until known or if no
     record has a timestamp; sealed segments read theirs from the time index when first asked.
+
+    An append that stays within `safe_size`, `max_next_offset` and `roll_timestamp` needs no `should_roll`.
     """
 
     __slots__ = (
@@ -71,9 +75,11 @@ class Segment:
         "first_timestamp",
         "hints",
         "marks",
+        "max_next_offset",
         "next_offset",
         "path",
         "roll_timestamp",
+        "safe_size",
         "size",
     )
 
@@ -94,6 +100,8 @@ class Segment:
         self._allocated = 0
         self.size = 0
         self.next_offset = base_offset
+        self.max_next_offset = base_offset + MAX_RELATIVE_OFFSET + 1
+        self.safe_size = 0
         self.bytes_since_index = 0
         self.first_timestamp: int | None = None
         self._max_timestamp: int | None = None
@@ -249,20 +257,17 @@ class Segment:
         self.roll_timestamp = (
             first + self.config.segment_ms - self._jitter_ms if first >= 0 else NO_TIMESTAMP - 1
         )
+        self._watch_indexes()
+
+    def _watch_indexes(self) -> None:
+        """Set `safe_size`; an index that is nearly full makes every append look."""
+        room = self._time_index.max_entries - max(len(self._offset_index), len(self._time_index))
+        self.safe_size = min(self.config.segment_bytes, MAX_POSITION) if room > _INDEX_MARGIN else 0
 
     def watch_time_later(self) -> None:
-        """Let the next append look at the clock, without reading the file now."""
+        """Let the next append look at everything, without reading the file now."""
         self.roll_timestamp = NO_TIMESTAMP - 1
-
-    def near_limits(self, size: int, last_offset: int, batches: int) -> bool:
-        """Whether an append of several batches could exceed a limit; false for nearly all appends."""
-        limit = self.config.segment_bytes
-        return (
-            self.size + size > limit
-            or self.size + size > MAX_POSITION
-            or last_offset - self.base_offset > MAX_RELATIVE_OFFSET
-            or len(self._offset_index) + batches >= self._time_index.max_entries - 1
-        )
+        self.safe_size = 0
 
     def should_roll(
         self, size: int, last_offset: int, max_timestamp: int, now_ms: int, pending_bytes: int
@@ -286,14 +291,14 @@ class Segment:
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def append(self, batches: Sequence[Batch]) -> None:
-        """Write batches with one system call and index them.
+    def append(self, batches: Sequence[Batch], byte_count: int) -> None:
+        """Write batches, `byte_count` bytes in all, with one system call and index them.
 
         Raises DiskError with the file as it was, or `TornAppend` if even that could not be restored.
         """
         file = self._file or self.hold()
         position = self.size
-        end = position + sum([batch[4] for batch in batches])
+        end = position + byte_count
         if end > self._allocated and end >= _ALLOCATE_FROM_BYTES:
             self._allocate(file, end)
         try:
@@ -315,6 +320,8 @@ class Segment:
             if since > interval:
                 self._offset_index.append(last, position)
                 self._time_index.maybe_append(max_timestamp, self._max_timestamp_offset)
+                if not len(self._offset_index) & 1023:
+                    self._watch_indexes()
                 since = 0
             since += size
             position += size

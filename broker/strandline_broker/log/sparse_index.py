@@ -7,9 +7,12 @@ part in memory first (that is where readers are), then the file with a few small
 
 from __future__ import annotations
 
+import errno
 import logging
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from strandline_broker.seams.disk import DiskError
 
 if TYPE_CHECKING:
     from strandline_broker.log.files import FileCache
@@ -28,7 +31,8 @@ class SparseIndex:
 
     __slots__ = (
         "_block",
-        "_block_number",
+        "_block_end",
+        "_block_start",
         "_files",
         "_stored",
         "_tail",
@@ -46,8 +50,9 @@ class SparseIndex:
         self.max_entries = max_bytes // self.entry_format.size
         self._stored = 0
         self._tail: list[Entry] = []
-        self._block: list[Entry] = []
-        self._block_number = -1
+        # The entries of the file that were read last, as bytes: sequential readers stay within them for long.
+        self._block = b""
+        self._block_start = self._block_end = 0
 
     def __len__(self) -> int:
         return self._stored + len(self._tail)
@@ -60,7 +65,7 @@ class SparseIndex:
             return False
         self._stored, torn = divmod(size, self.entry_format.size)
         self._tail.clear()
-        self._block_number = -1
+        self._forget_block()
         if torn:
             self._stored = 0
             return False
@@ -77,21 +82,28 @@ class SparseIndex:
         before_last = self.entry(count - 2)
         return 0 <= first[0] <= before_last[0] < last[0] and 0 <= first[1] <= before_last[1] <= last[1]
 
+    def _forget_block(self) -> None:
+        self._block_start = self._block_end = 0
+
+    def _load_block(self, start: int, end: int) -> None:
+        """Read the entries `[start, end)` of the file."""
+        size = self.entry_format.size
+        data = self._files.open(self.path).pread((end - start) * size, start * size)
+        if len(data) != (end - start) * size:
+            raise DiskError(errno.EIO, "the index is shorter than it was", self.path)
+        self._block, self._block_start, self._block_end = data, start, end
+
     def entry(self, number: int) -> Entry:
-        """Return one entry, offsets relative to the base offset."""
+        """Return one entry, offsets relative to the base offset. Raises DiskError."""
         if number >= self._stored:
             return self._tail[number - self._stored]
-        block_number = number // _BLOCK_ENTRIES
-        if block_number != self._block_number:
-            size = self.entry_format.size
-            start = block_number * _BLOCK_ENTRIES
-            count = min(_BLOCK_ENTRIES, self._stored - start)
-            data = self._files.open(self.path).pread(count * size, start * size)
-            if len(data) != count * size:
-                raise IndexError(f"{self.path} is shorter than it was")
-            self._block = list(self.entry_format.iter_unpack(data))
-            self._block_number = block_number
-        return self._block[number - block_number * _BLOCK_ENTRIES]
+        if not self._block_start <= number < self._block_end:
+            start = max(0, number - _BLOCK_ENTRIES + 1)
+            self._load_block(start, min(self._stored, start + _BLOCK_ENTRIES))
+        return cast(
+            "Entry",
+            self.entry_format.unpack_from(self._block, (number - self._block_start) * self.entry_format.size),
+        )
 
     def _count_at_most(self, column: int, limit: int) -> int:
         """Return how many entries have at most `limit` in a column."""
@@ -105,10 +117,39 @@ class SparseIndex:
                 else:
                     high = middle
             return self._stored + low
+        return self._count_stored(column, limit) if self._stored else 0
+
+    def _count_stored(self, column: int, limit: int) -> int:
+        """Search the file: in the block at hand if the answer is there, else entry by entry until a block holds it."""
+        size = self.entry_format.size
+        unpack = self.entry_format.unpack_from
+        start, end = self._block_start, self._block_end
         low, high = 0, self._stored
+        if (
+            start < end
+            and unpack(self._block)[column] <= limit < unpack(self._block, (end - start - 1) * size)[column]
+        ):
+            low, high = start, end
+        elif high > _BLOCK_ENTRIES:
+            file = self._files.open(self.path)
+            while high - low > _BLOCK_ENTRIES:
+                middle = (low + high) >> 1
+                data = file.pread(size, middle * size)
+                if len(data) != size:
+                    raise DiskError(errno.EIO, "the index is shorter than it was", self.path)
+                if unpack(data)[column] <= limit:
+                    low = middle + 1
+                else:
+                    high = middle
+        if low < high and not start <= low < high <= end:
+            # With an entry on either side, so that the next search nearby knows that it can stay.
+            low_read, high_read = max(0, low - 1), min(self._stored, high + 1)
+            self._load_block(low_read, high_read)
+            start = low_read
+        block = self._block
         while low < high:
             middle = (low + high) >> 1
-            if self.entry(middle)[column] <= limit:
+            if unpack(block, (middle - start) * size)[column] <= limit:
                 low = middle + 1
             else:
                 high = middle
@@ -134,7 +175,7 @@ class SparseIndex:
             return False
         self._stored += count
         del self._tail[:count]
-        self._block_number = -1
+        self._forget_block()
         return True
 
     def flush(self) -> File | None:
@@ -150,14 +191,14 @@ class SparseIndex:
             return
         self._tail.clear()
         self._stored = count
-        self._block_number = -1
+        self._forget_block()
         self._files.open(self.path, create=True).truncate(count * self.entry_format.size)
 
     def clear(self) -> None:
         """Drop all entries, in the file too."""
         self._stored = 0
         self._tail.clear()
-        self._block_number = -1
+        self._forget_block()
         try:
             self._files.open(self.path).truncate(0)
         except FileNotFoundError:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from crc32c import crc32c
 
 from strandline_broker.errors import ErrorCode, KafkaError
-from strandline_broker.log.config import LONG_MAX
 from strandline_broker.wire.batch import (
     ATTRIBUTES_OFFSET,
     COMPRESSION_MASK,
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
 
 _unpack_header = HEADER.unpack_from
 _REFUSED_FLAGS = LOG_APPEND_TIME_FLAG | TRANSACTIONAL_FLAG | CONTROL_FLAG
+_LAST_CODEC = int(Compression.ZSTD)
 _ATTRIBUTES = struct.Struct(">h")
 _LENGTH = struct.Struct(">i")
 
@@ -104,12 +104,12 @@ def validate_client_batch(batch: memoryview, config: LogConfig, now_ms: int) -> 
         raise _invalid(f"sequence {sequence} from producer {producer_id}")
     codec = config.codec
     batch_codec = attributes & COMPRESSION_MASK
-    if batch_codec > Compression.ZSTD:
+    if batch_codec > _LAST_CODEC:
         raise KafkaError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"compression type {batch_codec}")
-    append_time = config.message_timestamp_type == "LogAppendTime"
+    append_time = config.log_append_time
     if not append_time and max_timestamp - now_ms > config.message_timestamp_after_max_ms:
         _refuse_timestamp(max_timestamp, now_ms, config)
-    if config.message_timestamp_before_max_ms != LONG_MAX or config.compact:
+    if config.looks_inside:
         _look_inside(batch, config, now_ms)
     if codec is not None and codec != batch_codec:
         batch = _convert(batch, codec)

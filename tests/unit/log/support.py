@@ -31,7 +31,10 @@ def make_batch(
     step = 0 if timestamp < 0 else 1
     return bytearray(
         build_batch(
-            [Record(timestamp=timestamp + step * index, key=key, value=b"v" * size) for index in range(count)],
+            [
+                Record(timestamp=timestamp + step * index, key=key, value=b"v" * size)
+                for index in range(count)
+            ],
             base_offset=base_offset,
             leader_epoch=epoch,
             compression=compression,

@@ -13,7 +13,12 @@ def test_offsets_and_epoch_are_assigned_in_place_and_the_checksum_still_holds(op
     log = open_log()
     first, second = make_batch(3), make_batch(2)
     staged = log.stage(memoryview(first), 7, NOW_MS)
-    assert (staged.base_offset, staged.last_offset, staged.log_append_time_ms, staged.duplicate) == (0, 2, -1, False)
+    assert (staged.base_offset, staged.last_offset, staged.log_append_time_ms, staged.duplicate) == (
+        0,
+        2,
+        -1,
+        False,
+    )
     staged = log.stage(memoryview(second), 7, NOW_MS)
     assert (staged.base_offset, staged.last_offset) == (3, 4)
     assert log.end_offset == 0
@@ -34,7 +39,9 @@ def test_nothing_beyond_the_upper_offset_is_read(open_log: OpenLog) -> None:
     for upper in range(0, 22, 2):
         found = log.read(0, 1 << 20, upper, min_one_batch=True)
         expected = [(offset, offset + 1) for offset in range(0, min(upper, 20), 2)]
-        seen = [] if found is None else [(h.base_offset, h.last_offset) for _, h in iter_batches(found.read())]
+        seen = (
+            [] if found is None else [(h.base_offset, h.last_offset) for _, h in iter_batches(found.read())]
+        )
         assert seen == expected
     # An upper offset within a batch keeps the batch back.
     found = log.read(0, 1 << 20, 5, min_one_batch=True)
@@ -202,7 +209,9 @@ def test_follower_appends_refuse_what_does_not_follow(open_log: OpenLog) -> None
     log = open_log()
     log.append_follower(memoryview(make_batch(2, base_offset=10, epoch=3)))
     with pytest.raises(KafkaError) as caught:
-        log.append_follower(memoryview(make_batch(1, base_offset=12, epoch=3) + make_batch(1, base_offset=12, epoch=3)))
+        log.append_follower(
+            memoryview(make_batch(1, base_offset=12, epoch=3) + make_batch(1, base_offset=12, epoch=3))
+        )
     assert caught.value.code is ErrorCode.OFFSET_OUT_OF_RANGE
     corrupt = make_batch(1, base_offset=12, epoch=3)
     corrupt[-1] ^= 1

@@ -48,7 +48,9 @@ class TestManager:
         assert [log.end_offset for log in again] == [1, 2, 3]
         assert again.high_watermark("a-b.c", 2) == 2
         assert again.topic_id("a-b.c", 0) == T1
-        assert disk.read_bytes("recovery-point-offset-checkpoint") == b"0\n3\na-b.c 0 1\na-b.c 1 2\na-b.c 2 3\n"
+        assert (
+            disk.read_bytes("recovery-point-offset-checkpoint") == b"0\n3\na-b.c 0 1\na-b.c 1 2\na-b.c 2 3\n"
+        )
 
     def test_an_unclean_start_recovers_from_the_recovery_point(self, disk: FailingDisk) -> None:
         logs = manager(disk)
@@ -275,7 +277,9 @@ class TestIdentity:
         disk.remove_tree("t-0")
         assert Identity.open(disk, cluster_id="c", broker_id=3, rng=random.Random(1))[1]
 
-    @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"version": 9}', b'{"version": 1, "cluster_id": "c"}'])
+    @pytest.mark.parametrize(
+        "content", [b"", b"{}", b"[]", b'{"version": 9}', b'{"version": 1, "cluster_id": "c"}']
+    )
     def test_an_unreadable_identity_is_refused(self, disk: FailingDisk, content: bytes) -> None:
         disk.open("meta.json", create=True).append([content])
         with pytest.raises(IdentityError):
@@ -303,7 +307,9 @@ class TestIdentity:
 
 
 class TestFlusher:
-    async def _run(self, disk: FailingDisk, *, fail: bool) -> tuple[list[list[str]], list[str], list[Log], int]:
+    async def _run(
+        self, disk: FailingDisk, *, fail: bool
+    ) -> tuple[list[list[str]], list[str], list[Log], int]:
         loop = asyncio.get_running_loop()
         logs = [Log.open(disk, f"t-{index}", LogConfig(), now_ms=NOW_MS, clean=False) for index in range(3)]
         synced: list[list[str]] = []

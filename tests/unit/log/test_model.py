@@ -44,7 +44,9 @@ class Model:
         staged: list[tuple[int, int, int, bytes]] = []
         for _ in range(self.rng.randint(1, 6)):
             self.number += 1
-            batch = make_batch(self.rng.randint(1, 3), size=self.rng.randint(0, 120), timestamp=NOW_MS + self.number)
+            batch = make_batch(
+                self.rng.randint(1, 3), size=self.rng.randint(0, 120), timestamp=NOW_MS + self.number
+            )
             content = bytes(batch[16:])
             result = self.log.stage(memoryview(batch), self.epoch, NOW_MS)
             staged.append((result.base_offset, result.last_offset, self.epoch, content))
@@ -101,7 +103,9 @@ class Model:
         assert self.start <= log.synced_end <= self.end or log.synced_end < self.start
         offset = self.start
         seen: list[tuple[int, int, int, bytes]] = []
-        while (found := log.read(offset, self.rng.choice([1, 150, 5000]), self.end, min_one_batch=True)) is not None:
+        while (
+            found := log.read(offset, self.rng.choice([1, 150, 5000]), self.end, min_one_batch=True)
+        ) is not None:
             data = found.read()
             for position, header in iter_batches(data):
                 body = data[position + 16 : position + header.size]

@@ -224,7 +224,9 @@ class TestInTheLog:
     ) -> None:
         log = open_log()
         for sequence in range(0, 30, 3):
-            append(log, make_batch(3, producer=(4, 1, sequence)), make_batch(1, producer=(5, 0, sequence // 3)))
+            append(
+                log, make_batch(3, producer=(4, 1, sequence)), make_batch(1, producer=(5, 0, sequence // 3))
+            )
             if sequence == 15:
                 log.roll(NOW_MS)
         if clean:
@@ -240,7 +242,9 @@ class TestInTheLog:
             assert entry.last_sequence == last
         assert again.stage(memoryview(make_batch(3, producer=(4, 1, 27))), 0, NOW_MS).duplicate
 
-    def test_a_corrupt_snapshot_falls_back_to_the_one_before(self, open_log: OpenLog, disk: FailingDisk) -> None:
+    def test_a_corrupt_snapshot_falls_back_to_the_one_before(
+        self, open_log: OpenLog, disk: FailingDisk
+    ) -> None:
         log = open_log()
         append(log, make_batch(1, producer=(4, 0, 0)))
         log.roll(NOW_MS)

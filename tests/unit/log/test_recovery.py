@@ -101,7 +101,7 @@ def test_segments_below_the_recovery_point_are_not_read(open_log: OpenLog, disk:
     fill(open_log, 40)
     names = [name for name in disk.listdir("topic-0") if name.endswith(".log")]
     base = int(names[-1][:20])
-    log = open_log(SMALL, recovery_point=base)
+    log = open_log(SMALL, recovery_point=base + 1)
     assert log.recovery.segments_checked == 1
     assert log.end_offset == 40
 
@@ -130,7 +130,14 @@ def test_damaged_indexes_are_rebuilt(
             file.truncate(0)
             file.append([bytes(range(7, 7 + size)) * 5])
         elif damage == "beyond":
-            file.append([struct.pack(">II" if size == 8 else ">qI", *((1 << 30, 1 << 30) if size == 8 else (1 << 50, 1 << 30)))])
+            file.append(
+                [
+                    struct.pack(
+                        ">II" if size == 8 else ">qI",
+                        *((1 << 30, 1 << 30) if size == 8 else (1 << 50, 1 << 30)),
+                    )
+                ]
+            )
         else:
             file.truncate(0)
     log = open_log(SMALL, clean=clean)
@@ -178,7 +185,9 @@ def test_a_corrupt_batch_in_the_middle_is_reported_and_harms_no_other_read(
     assert [found.reason for found in log.verify()] == [f"wrong checksum of the batch at offset {base + 3}"]
 
 
-def test_a_clean_stop_is_believed_unless_the_tail_says_otherwise(open_log: OpenLog, disk: FailingDisk) -> None:
+def test_a_clean_stop_is_believed_unless_the_tail_says_otherwise(
+    open_log: OpenLog, disk: FailingDisk
+) -> None:
     content = fill(open_log, 10, clean=True)
     log = open_log(SMALL, clean=True)
     assert (log.recovery.clean, log.recovery.segments_checked, log.end_offset) == (True, 0, 10)
@@ -202,7 +211,12 @@ def test_a_lost_epoch_file_is_rebuilt_from_the_batches(open_log: OpenLog, disk: 
 
 def test_stray_files_are_tidied_up(open_log: OpenLog, disk: FailingDisk) -> None:
     fill(open_log, 3, clean=True)
-    strays = ["00000000000000000007.index", "00000000000000000000.log.deleted", "x.tmp", "00000000000000000099.snapshot"]
+    strays = [
+        "00000000000000000007.index",
+        "00000000000000000000.log.deleted",
+        "x.tmp",
+        "00000000000000000099.snapshot",
+    ]
     for name in strays:
         disk.open(f"topic-0/{name}", create=True)
     disk.open("topic-0/notes.txt", create=True)
@@ -213,7 +227,9 @@ def test_stray_files_are_tidied_up(open_log: OpenLog, disk: FailingDisk) -> None
 
 
 class TestFullDisk:
-    def test_a_commit_is_undone_and_works_again_with_space(self, open_log: OpenLog, disk: FailingDisk) -> None:
+    def test_a_commit_is_undone_and_works_again_with_space(
+        self, open_log: OpenLog, disk: FailingDisk
+    ) -> None:
         log = open_log()
         append(log, make_batch(2, producer=(1, 0, 0)))
         content = read_all(log)

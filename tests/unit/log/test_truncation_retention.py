@@ -26,7 +26,13 @@ def test_truncation_to_every_offset(open_log: OpenLog, keep: int) -> None:
     assert offsets(log) == expected
     assert (log.end_offset, log.synced_end) == (min(keep, 20), min(keep, 20))
     assert log.epochs.entries == [(number, number * 7) for number in range(3) if number * 7 < keep]
-    assert log.max_timestamp(100) == ((NOW_MS + keep - 1, keep - 1, (keep - 1) // 7) if 0 < keep < 21 else None if keep == 0 else log.max_timestamp(100))
+    assert log.max_timestamp(100) == (
+        (NOW_MS + keep - 1, keep - 1, (keep - 1) // 7)
+        if 0 < keep < 21
+        else None
+        if keep == 0
+        else log.max_timestamp(100)
+    )
     append(log, make_batch(2), epoch=9)
     again = open_log(SMALL)
     assert offsets(again) == [*expected, (len(expected), len(expected) + 1)]
@@ -139,7 +145,9 @@ class TestRetention:
 
     def test_only_the_log_start_counts_without_the_delete_policy(self, open_log: OpenLog) -> None:
         log = open_log(
-            LogConfig(segment_bytes=400, retention_ms=0, retention_bytes=0, cleanup_policy=frozenset({"compact"}))
+            LogConfig(
+                segment_bytes=400, retention_ms=0, retention_bytes=0, cleanup_policy=frozenset({"compact"})
+            )
         )
         fill(log, 20)
         assert log.apply_retention(NOW_MS + 10**9, 20) == 0
