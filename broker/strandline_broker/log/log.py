@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import logging
 import struct
+import threading
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Protocol
 
@@ -103,6 +104,7 @@ class Log:
         "producers",
         "recovery",
         "segments",
+        "small_files_lock",
         "snapshots",
         "start_offset",
         "synced_end",
@@ -114,6 +116,7 @@ class Log:
         self.disk = files.disk
         self.directory = directory
         self.keeper: RecoveryPointKeeper | None = None
+        self.small_files_lock = threading.Lock()
         self.in_background: Callable[[Callable[[], None]], object] = _at_once
         self.producers = ProducerState(expiration_ms=producer_expiration_ms)
         self._files = files
@@ -697,6 +700,7 @@ class Log:
             self._dirty_files.extend(earlier.files)
             self._dirty_directories.update(earlier.directories)
             self.epochs.dirty = self.epochs.dirty or bool(earlier.small_files)
+            earlier.small_files = ()  # older than what is written here
         work = self.begin_sync()
         if work is not None:
             work.run()

@@ -6,6 +6,7 @@ nothing of the log itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class SyncWork:
         log: Log,
         disk: Disk,
         files: list[File],
-        small_files: list[tuple[str, bytes]],
+        small_files: Sequence[tuple[str, bytes]],
         directories: list[str],
         end_offset: int,
         sync_round: int,
@@ -42,10 +43,12 @@ class SyncWork:
         try:
             for file in self.files:
                 file.datasync()
-            for path, data in self.small_files:
-                if self.log.failed:
-                    return  # deleted or moved meanwhile: the path may belong to a new log of that name
-                self.disk.write_atomic(path, data)
+            with self.log.small_files_lock:
+                # Read only now: an inline sync takes them away, having written newer ones.
+                for path, data in self.small_files:
+                    if self.log.failed:
+                        return  # deleted or moved meanwhile: the path may belong to a new log of that name
+                    self.disk.write_atomic(path, data)
             for directory in self.directories:
                 self.disk.sync_dir(directory)
         except OSError as error:
