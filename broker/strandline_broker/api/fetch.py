@@ -165,7 +165,9 @@ class FetchHandler:
         self._unpark(operation)
         topics, _, _ = self._read(operation.request, operation.session, operation.targets)
         operation.complete(
-            self._encode(operation.version, operation.correlation_id, operation.session, topics)
+            self._encode(
+                operation.connection, operation.version, operation.correlation_id, operation.session, topics
+            )
         )
 
     def _unpark(self, operation: FetchOperation) -> None:

@@ -265,5 +265,10 @@ class ReplicaManager:
         if state is None:
             return
         purged = [topic_id for topic_id in state.purged_topic_ids if self._logs.holds(topic_id)]
+
+        def purge_all() -> None:
+            for topic_id in purged:
+                self._logs.purge(topic_id)
+
         if purged:
-            await self._run_blocking(lambda: [self._logs.purge(topic_id) for topic_id in purged])
+            await self._run_blocking(purge_all)

@@ -13,9 +13,10 @@ replica id into a tagged field (KIP-903), 16 names the current leader (KIP-951).
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from typing import Any, Final
 
+from strandline_broker.seams.disk import FileSlice
 from strandline_broker.wire.errors import DecodeError, EncodeError
 from strandline_broker.wire.primitives import (
     INT32,
@@ -271,6 +272,9 @@ def _bad_count(count: int) -> DecodeError:
 
 # --- responses ---
 
+Part = bytes | memoryview | FileSlice
+
+
 # Before the records: index, error, high watermark, last stable offset, log start offset, aborted
 # transactions, preferred replica, length of the records. In flexible versions both lengths are varints; the
 # records' has its own struct for each size.
@@ -301,7 +305,7 @@ def encode_fetch_response(
     topics: Sequence[tuple[TopicKey, Sequence[tuple[Any, ...]]]],
     throttle_time_ms: int = 0,
     node_endpoints: Sequence[NodeEndpoint] = (),
-) -> list[bytes | Sized]:
+) -> list[Part]:
     """Encode a whole response frame as parts in sending order; the first begins with the length prefix.
 
     A partition is `(index, error code, high watermark, last stable offset, log start offset, [(producer id,
@@ -332,9 +336,9 @@ def _encode_flexible(
     version: int,
     topics: Sequence[tuple[TopicKey, Sequence[tuple[Any, ...]]]],
     node_endpoints: Sequence[NodeEndpoint],
-) -> tuple[list[bytes | Sized], int]:
+) -> tuple[list[Part], int]:
     """Return the parts, alternating between bytes and records, and the total length of the records."""
-    parts: list[bytes | Sized] = []
+    parts: list[Part] = []
     records_size = 0
     small: list[bytes] = []  # what was encoded since the last records, without `tail`
     tail = encode_uvarint(len(topics) + 1)
@@ -415,8 +419,8 @@ def _encode_partition_tags(partition: tuple[Any, ...]) -> bytes:
 
 def _encode_legacy(
     version: int, topics: Sequence[tuple[TopicKey, Sequence[tuple[Any, ...]]]]
-) -> tuple[list[bytes | Sized], int]:
-    parts: list[bytes | Sized] = []
+) -> tuple[list[Part], int]:
+    parts: list[Part] = []
     records_size = 0
     pending = [_pack_int32(len(topics))]
     append = pending.append

@@ -191,7 +191,7 @@ def _bad_count(count: int) -> DecodeError:
 def encode_produce_response(
     version: int,
     correlation_id: int,
-    topics: Sequence[tuple[TopicKey, Sequence[tuple[Any, ...]]]],
+    topics: Sequence[tuple[TopicKey, Sequence[Sequence[Any]]]],
     throttle_time_ms: int = 0,
     node_endpoints: Sequence[NodeEndpoint] = (),
 ) -> bytes:
@@ -213,7 +213,7 @@ def encode_produce_response(
 def _encode_flexible(
     version: int,
     correlation_id: int,
-    topics: Sequence[tuple[TopicKey, Sequence[tuple[Any, ...]]]],
+    topics: Sequence[tuple[TopicKey, Sequence[Sequence[Any]]]],
     throttle_time_ms: int,
     node_endpoints: Sequence[NodeEndpoint],
 ) -> bytes:
@@ -238,7 +238,7 @@ def _encode_flexible(
     return _PREFIX_FLEXIBLE(len(body) + 5, correlation_id, 0) + body
 
 
-def _encode_details(version: int, partition: tuple[Any, ...]) -> bytes:
+def _encode_details(version: int, partition: Sequence[Any]) -> bytes:
     """Encode record errors, message and leader of a partition for flexible versions."""
     message, errors, leader = (*partition, *_NO_DETAILS[len(partition) - 5 :])[5:]
     parts = [encode_uvarint(len(errors) + 1)]
@@ -275,7 +275,7 @@ def _encode_key(version: int, key: TopicKey) -> bytes:
 def _encode_legacy(
     version: int,
     correlation_id: int,
-    topics: Sequence[tuple[TopicKey, Sequence[tuple[Any, ...]]]],
+    topics: Sequence[tuple[TopicKey, Sequence[Sequence[Any]]]],
     throttle_time_ms: int,
 ) -> bytes:
     parts = [_pack_int32(len(topics))]
