@@ -177,10 +177,13 @@ class DevSession:
 
     def _broker_ended(self, process: BrokerProcess, code: int, ran_s: float) -> bool:
         """Note the end of a broker; returns whether to start it again."""
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         if self._end.is_set():
+            if code not in (0, -signal.SIGTERM, -signal.SIGKILL):
+                log = self._options.data_dir.log_file(process.broker_id)
+                self.note(f"broker {process.broker_id} did not stop cleanly ({how}); see {log}")
             return False
         self.controller.process_ended(process.broker_id)
-        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         if not self._ready:
             quick = self._quick_ends.get(process.broker_id, 0) + 1 if ran_s < STABLE_AFTER_S else 0
             self._quick_ends[process.broker_id] = quick

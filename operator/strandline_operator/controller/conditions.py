@@ -27,6 +27,7 @@ class Reason(StrEnum):
     INVALID_CONFIG = "InvalidConfig"
     NOT_ENOUGH_BROKERS = "NotEnoughBrokers"
     NOT_SUPPORTED = "NotSupported"
+    INTERNAL_ERROR = "InternalError"
     DELETING = "Deleting"
 
 

@@ -6,22 +6,21 @@ there. Two controllers that decide from the same world decide the same, and the 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 from strandline_broker.cluster import topic_config
-from strandline_broker.cluster.model import CLUSTER, CLUSTER_STATE, TOPIC, ClusterState
+from strandline_broker.cluster.model import CLUSTER, CLUSTER_STATE, TOPIC, ClusterState, Topic
 from strandline_operator.controller.actions import Action, Create, StatusWrite
 from strandline_operator.controller.conditions import Reason, Trouble, flipped
+from strandline_operator.controller.deletion import decide_purges
 from strandline_operator.controller.elections import decide_elections
+from strandline_operator.controller.slices import Placer, cluster_object, replication_factor
 from strandline_operator.controller.status import Counts, cluster_status, count, status_patch, topic_status
-from strandline_operator.controller.topics import (
-    Placer,
-    cluster_object,
-    decide_purges,
-    decide_topic,
-    replication_factor,
-)
+from strandline_operator.controller.topics import Outcome, decide_topic
 from strandline_operator.controller.world import World
+
+logger = logging.getLogger(__name__)
 
 _TRANSIENT = {Reason.CREATING, Reason.WAITING_FOR_BROKERS}
 
@@ -49,7 +48,7 @@ def decide(world: World) -> Decision:
         decision.actions.append(Create(CLUSTER_STATE, state.to_object(owner=cluster_object(world))))
     placer = Placer(world)
     for topic in world.topics:
-        outcome = decide_topic(world, topic, placer)
+        outcome = _decide_guarded(world, topic, placer)
         decision.actions += outcome.actions
         decision.quiet &= not any(trouble.reason in _TRANSIENT for trouble in outcome.troubles)
         if topic.deleting:
@@ -69,6 +68,18 @@ def decide(world: World) -> Decision:
     _decide_cluster_status(world, decision)
     decision.quiet &= not decision.actions and world.settled
     return decision
+
+
+def _decide_guarded(world: World, topic: Topic, placer: Placer) -> Outcome:
+    """Decide about one Topic; one that cannot be decided about says so and harms no other."""
+    try:
+        return decide_topic(world, topic, placer)
+    except Exception as error:
+        logger.exception("no decision about Topic %s", topic.name)
+        outcome = Outcome()
+        message = f"this version cannot handle the object: {error!r}; check its spec, and report it if that is in order"
+        outcome.troubles.append(Trouble(Reason.INTERNAL_ERROR, message, stalled=True))
+        return outcome
 
 
 def _decide_cluster_status(world: World, decision: Decision) -> None:

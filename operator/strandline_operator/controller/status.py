@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from strandline_broker.cluster.model import CLUSTER, LABEL_CLUSTER, NO_LEADER, TOPIC, Topic
+from strandline_broker.cluster.transitions import effective_min_isr
 from strandline_operator.controller.actions import Patch, Priority
 from strandline_operator.controller.conditions import Reason, Trouble, conditions
 from strandline_operator.controller.world import TopicSets, World
@@ -44,7 +45,7 @@ def count(sets: TopicSets, live: Iterable[int]) -> Counts:
             total += 1
             in_sync = sum(ref.broker_id in alive for ref in partition.isr)
             under_replicated += in_sync < len(partition.replicas) - len(partition.adding)
-            under_min_isr += in_sync < minimum
+            under_min_isr += in_sync < effective_min_isr(minimum, partition)
             if partition.leader == NO_LEADER or partition.leader not in alive:
                 offline.append(f"{sets.topic_name}-{slice_.first_partition + position}")
     return Counts(total, under_replicated, under_min_isr, tuple(offline))

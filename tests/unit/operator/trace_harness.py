@@ -8,6 +8,7 @@ Set REWRITE_TRACES=1 to write what came out into the files, and read the diff.
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 from strandline_broker.cluster.model import (
@@ -25,6 +26,7 @@ from strandline_broker.cluster.model import (
 )
 from strandline_broker.cluster.sqlite_store import SqliteStore
 from strandline_broker.cluster.store import StoreError
+from strandline_operator.controller import topics
 from strandline_operator.controller.actions import Action, Create, Delete, Patch
 from strandline_operator.controller.decisions import decide
 from strandline_operator.controller.world import FINALIZER, World, group_sets, read_grace_period_ms
@@ -85,6 +87,10 @@ class Trace:
         annotations = {"strandline.io/undelete": "yes"} if "undelete" in names else {}
         await self._put(TOPIC, names[0], spec, annotations)
 
+    async def do_raw_topic(self, names: list[str], options: dict[str, str]) -> None:
+        spec = {key: json.loads(value) for key, value in options.items()}
+        await self._put(TOPIC, names[0], {"clusterRef": {"name": "demo"}, **spec}, {})
+
     async def do_delete_topic(self, names: list[str], _: dict[str, str]) -> None:
         obj = await self.store.get(TOPIC, names[0])
         await self.store.delete_if(TOPIC, names[0], uid=obj["metadata"]["uid"])
@@ -97,6 +103,10 @@ class Trace:
         objects, _version = await self.store.list(PARTITION_SET)
         obj = objects[int(names[0])]
         await self.store.delete_if(PARTITION_SET, obj["metadata"]["name"], uid=obj["metadata"]["uid"])
+
+    async def do_serve_factor(self, names: list[str], _: dict[str, str]) -> None:
+        """Decide as a version does whose brokers replicate."""
+        topics.MAX_SERVED_REPLICATION_FACTOR = int(names[0])
 
     async def do_advance(self, names: list[str], _: dict[str, str]) -> None:
         self.now_ms += int(names[0].removesuffix("s")) * 1000

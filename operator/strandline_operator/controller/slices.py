@@ -1,0 +1,124 @@
+"""New slices and changed slices of a topic, and where their partitions go. Pure; used by the decisions about topics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from strandline_broker.cluster import transitions
+from strandline_broker.cluster.model import (
+    API_VERSION,
+    CLUSTER,
+    PARTITION_SET,
+    SLICE_SIZE,
+    Object,
+    PartitionSet,
+    PartitionState,
+    Topic,
+    new_partition_set,
+)
+from strandline_broker.cluster.patches import patch_topic_epoch
+from strandline_operator.controller.actions import Action, Create, Notice, Patch
+from strandline_operator.controller.world import World
+
+
+class Placer:
+    """Places new partitions on the brokers with the fewest, over all decisions of one pass."""
+
+    __slots__ = ("_brokers", "_load", "_world")
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._brokers = [broker for broker in world.live if not broker.draining]
+        self._load: transitions.Load | None = None
+
+    def place(self, partition_count: int, factor: int) -> list[PartitionState]:
+        """Return the first states of new partitions. Raises NotEnoughBrokers."""
+        if self._load is None:  # counting every partition there is takes time, and most passes place nothing
+            slices = (slice_ for sets in self._world.sets if not sets.deleting for slice_ in sets.slices)
+            self._load = transitions.Load.of(slices)
+        states = transitions.assign(partition_count, factor, self._brokers, load=self._load)
+        for state in states:
+            self._load.replicas.update(state.replicas)
+            self._load.leaders.update(state.replicas[:1])
+        return states
+
+
+def replication_factor(slice_: PartitionSet) -> int:
+    """Return the number of replicas that a topic's partitions have; those on their way out do not count."""
+    first = slice_.partitions[0]
+    return len(first.replicas) - len(first.removing)
+
+
+def place(
+    world: World,
+    topic: Topic,
+    topic_id: UUID,
+    present: Mapping[int, PartitionSet],
+    config: dict[str, str],
+    placer: Placer,
+) -> Iterator[Action]:
+    """Make the slices that are missing and fill those that are not full, up to what the Topic asks for.
+
+    Slice 0 comes last, when all others are there: with it the topic appears to clients, and should appear whole. A new
+    config waits for the next decision: each write changes one thing.
+    """
+    there = max((slice_.first_partition + len(slice_.partitions) for slice_ in present.values()), default=0)
+    wanted = max(topic.partitions, there)
+    factor = replication_factor(next(iter(present.values()))) if present else topic.replicas
+    actions: list[Action] = []
+    for slice_index in reversed(range(-(-wanted // SLICE_SIZE))):
+        size = min(SLICE_SIZE, wanted - slice_index * SLICE_SIZE)
+        existing = present.get(slice_index)
+        if existing is not None and len(existing.partitions) >= size:
+            continue
+        if slice_index == 0 and existing is None and actions:
+            break
+        states = placer.place(size - (len(existing.partitions) if existing is not None else 0), factor)
+        if existing is None:
+            actions.append(create_slice(world, topic.topic_name, topic_id, slice_index, config, states))
+        else:
+            actions.append(patch_slice(existing, transitions.add_partitions(existing, states)))
+    yield from actions
+
+
+def create_slice(
+    world: World,
+    topic_name: str,
+    topic_id: UUID,
+    slice_index: int,
+    config: dict[str, str],
+    states: Sequence[PartitionState],
+) -> Create:
+    """Return the creation of one slice, owned by the Cluster."""
+    new = new_partition_set(
+        cluster=world.cluster_name,
+        topic_id=topic_id,
+        topic_name=topic_name,
+        slice_index=slice_index,
+        config=config,
+        partitions=tuple(states),
+    )
+    return Create(
+        PARTITION_SET, new.to_object(owner=cluster_object(world)), needs_fresh_list=slice_index == 0
+    )
+
+
+def cluster_object(world: World) -> Object:
+    """Return as much of the Cluster object as an ownerReference needs."""
+    assert world.cluster is not None
+    metadata = {"name": world.cluster.name, "uid": world.cluster.uid}
+    return {"apiVersion": API_VERSION, "kind": CLUSTER, "metadata": metadata}
+
+
+def patch_slice(
+    old: PartitionSet,
+    new: PartitionSet,
+    *,
+    more: tuple[dict[str, Any], ...] = (),
+    notices: tuple[Notice, ...] = (),
+) -> Patch:
+    """Return the change of one slice, with more operations on the object where given."""
+    tests, operations = patch_topic_epoch(old, new)
+    return Patch(PARTITION_SET, old.name, old.uid, tuple(tests), (*operations, *more), notices=notices)

@@ -1,0 +1,163 @@
+"""The small pieces of the controller: liveness, pacing, conditions, durations, names of taken topics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from strandline_broker.cluster.model import BrokerLease, BrokerPhase
+from strandline_operator.controller.conditions import Reason, Trouble, conditions, flipped
+from strandline_operator.controller.durations import parse_duration_ms
+from strandline_operator.controller.liveness import LivenessTracker
+from strandline_operator.controller.pacing import STATUS_INTERVAL_S, StatusPacer
+from strandline_operator.controller.world import format_time, parse_time_ms
+
+RUNNING = BrokerLease(0, "a", 5, {}, state=BrokerPhase.RUNNING, cluster="demo", uid="u", resource_version="1")
+
+
+def ids(tracker: LivenessTracker, now: float) -> list[int]:
+    return [broker.broker_id for broker in tracker.live(now)]
+
+
+def test_a_broker_is_down_when_its_lease_did_not_change_for_its_duration() -> None:
+    tracker = LivenessTracker()
+    tracker.observe([RUNNING], 0.0)
+    tracker.observe([RUNNING], 9.0)  # seen again, not changed
+    assert ids(tracker, 9.9) == [0]
+    assert tracker.next_expiry(9.0) == 1.0
+    assert ids(tracker, 10.0) == []
+    assert tracker.next_expiry(10.0) is None
+    tracker.observe([replace(RUNNING, resource_version="2")], 12.0)
+    assert ids(tracker, 21.9) == [0]
+
+
+def test_what_the_lease_says_about_time_is_never_read() -> None:
+    tracker = LivenessTracker()
+    tracker.observe([replace(RUNNING, renew_time="1999-01-01T00:00:00.000000Z")], 0.0)
+    assert ids(tracker, 5.0) == [0]
+
+
+def test_after_being_blind_a_full_duration_passes_before_a_verdict() -> None:
+    tracker = LivenessTracker()
+    tracker.observe([RUNNING], 0.0)
+    tracker.was_blind(9.0)
+    assert ids(tracker, 18.9) == [0]
+    assert ids(tracker, 19.0) == []
+
+
+def test_an_ended_process_is_down_at_once_until_another_incarnation_shows() -> None:
+    tracker = LivenessTracker()
+    tracker.observe([RUNNING], 0.0)
+    tracker.process_ended(0)
+    assert ids(tracker, 0.1) == []
+    tracker.observe([replace(RUNNING, resource_version="2")], 0.2)  # a renewal that was on its way
+    assert ids(tracker, 0.2) == []
+    tracker.observe([replace(RUNNING, incarnation="b", resource_version="3")], 0.3)
+    assert ids(tracker, 0.3) == [0]
+
+
+def test_a_former_incarnation_is_down_before_it_is_even_seen() -> None:
+    tracker = LivenessTracker()
+    tracker.forget_incarnations({0: "a"})
+    tracker.observe([RUNNING], 0.0)
+    assert ids(tracker, 0.0) == []
+    tracker.observe([replace(RUNNING, incarnation="b", resource_version="2")], 0.1)
+    assert ids(tracker, 0.1) == [0]
+
+
+@pytest.mark.parametrize(
+    ("change", "live"),
+    [
+        ({"state": BrokerPhase.STARTING}, []),
+        ({"incarnation": ""}, []),
+        ({"state": BrokerPhase.DRAINING}, [0]),
+    ],
+)
+def test_who_may_lead(change: dict[str, Any], live: list[int]) -> None:
+    tracker = LivenessTracker()
+    tracker.observe([replace(RUNNING, **change)], 0.0)
+    assert ids(tracker, 0.0) == live
+
+
+def test_statuses_are_paced_unless_a_condition_flips() -> None:
+    pacer = StatusPacer()
+    key = ("Topic", "orders")
+    assert pacer.wait_s(key, 0.0, flips=False) == 0.0
+    pacer.written(key, 0.0)
+    assert pacer.wait_s(key, 5.0, flips=False) == STATUS_INTERVAL_S - 5.0
+    assert pacer.wait_s(key, 5.0, flips=True) == 0.0
+    assert pacer.wait_s(key, STATUS_INTERVAL_S, flips=False) == 0.0
+    assert pacer.wait_s(("Topic", "other"), 5.0, flips=False) == 0.0
+
+
+def test_the_pacer_forgets_what_holds_nothing_back() -> None:
+    pacer = StatusPacer()
+    for number in range(5_000):
+        pacer.written(("Topic", str(number)), number * 1.0)
+    assert len(pacer._written_at) < 1_100
+
+
+def make(troubles: list[Trouble], previous: list[dict[str, Any]], now_ms: int) -> dict[str, dict[str, Any]]:
+    found = conditions(troubles, ready_message="fine", generation=3, previous=previous, now_ms=now_ms)
+    return {condition["type"]: condition for condition in found}
+
+
+def test_the_transition_time_moves_only_when_the_status_does() -> None:
+    first = make([Trouble(Reason.CREATING, "a", own_condition=False)], [], 1_000_000)
+    same = make([Trouble(Reason.PARTITIONS_OFFLINE, "b")], list(first.values()), 2_000_000)
+    other = make([], list(same.values()), 3_000_000)
+    assert (
+        first["Ready"]["lastTransitionTime"] == same["Ready"]["lastTransitionTime"] == format_time(1_000_000)
+    )
+    assert other["Ready"]["lastTransitionTime"] == format_time(3_000_000)
+    assert (other["Ready"]["status"], other["Reconciling"]["status"], other["Stalled"]["status"]) == (
+        "True",
+        "False",
+        "False",
+    )
+    assert "PartitionsOffline" in same
+    assert "PartitionsOffline" not in other
+
+
+def test_stalled_wins_over_reconciling() -> None:
+    both = make([Trouble(Reason.CREATING, "a"), Trouble(Reason.INVALID_CONFIG, "b", stalled=True)], [], 0)
+    assert (both["Stalled"]["status"], both["Reconciling"]["status"]) == ("True", "False")
+    assert both["Ready"]["reason"] == "InvalidConfig"
+
+
+def test_what_counts_as_a_flip() -> None:
+    ready = {
+        "observedGeneration": 1,
+        "offline": 0,
+        "conditions": [{"type": "Ready", "status": "True", "reason": "Ready"}],
+    }
+    assert not flipped(ready, {**ready, "offline": 3})
+    assert flipped(ready, {**ready, "observedGeneration": 2})
+    assert flipped(ready, {**ready, "conditions": [{"type": "Ready", "status": "False", "reason": "X"}]})
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("24h", 86_400_000),
+        ("90m", 5_400_000),
+        ("1h30m", 5_400_000),
+        ("7d", 604_800_000),
+        ("0s", 0),
+        ("5ms", 5),
+    ],
+)
+def test_durations(text: str, ms: int) -> None:
+    assert parse_duration_ms(text) == ms
+
+
+@pytest.mark.parametrize("text", ["", "24", "h", "1 h", "-1h", "1h ", "1.5h", "1w"])
+def test_bad_durations(text: str) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
+        parse_duration_ms(text)
+
+
+def test_times_round_trip() -> None:
+    assert parse_time_ms(format_time(1_700_000_000_000)) == 1_700_000_000_000
