@@ -60,6 +60,11 @@ def test_what_came_before_a_bad_request_is_answered() -> None:
                 assert await client.answers(2) == [b"e1", b"e3"]
                 assert await client.ended()
             assert b"e not handled" not in here.handler.frames
+            # What the handler began for a request that then failed is finished like everything else.
+            client = await here.client()
+            await client.send(frame(b"x alone"))
+            assert await client.ended()
+            assert sum(here.handler.bursts) == len(here.handler.frames)
 
     run(scenario)
 
@@ -165,6 +170,26 @@ def test_time_while_we_do_not_read_does_not_count_against_a_frame() -> None:
             await asyncio.sleep(0.4)
             here.handler.complete_all()
             assert await client.answer() == b"m"
+            await client.send(frame(b"e" * 100)[50:])
+            assert await client.answer() == b"e" * 100
+
+    run(scenario)
+
+
+def test_nor_does_time_while_too_much_is_unsent() -> None:
+    async def scenario() -> None:
+        async with serving(
+            frame_timeout_ms=150, slow_frame_grace_ms=150, output_backlog_bytes=100_000
+        ) as here:
+            client = await here.client()
+            await client.send(frame(b"p1") + frame(b"p2") + frame(b"e" * 100)[:50])
+            await until(lambda: len(here.handler.pendings) == 2)
+            here.handler.pendings[1][0].complete(frame(b"b" * 200_000))
+            assert here.server.metrics.backlog_pauses == 1
+            await asyncio.sleep(0.4)
+            here.handler.pendings[0][0].complete(frame(b"1"))
+            assert await client.answer() == b"1"
+            assert len(await client.answer()) == 200_000
             await client.send(frame(b"e" * 100)[50:])
             assert await client.answer() == b"e" * 100
 

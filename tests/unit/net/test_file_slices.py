@@ -44,6 +44,8 @@ def test_file_ranges_of_all_sizes_between_other_answers(
                 assert await client.answer() == content[offset : offset + length] + b"ok"
                 assert await client.answer() == b"e between"
             assert here.server.metrics.bytes_out > 900_000
+            (connection,) = here.handler.connections.values()
+            assert connection._outbox._files == 0
         file.close()
 
     run(scenario)

@@ -137,6 +137,25 @@ def test_a_client_that_leaves_the_line_does_not_stop_it() -> None:
     run(scenario)
 
 
+def test_closing_a_client_that_waits_for_memory() -> None:
+    async def scenario() -> None:
+        async with serving(more=FOUR_MIB) as here:
+            await _hold_all_buffers(here)
+            client = await here.client()
+            await client.send(frame(b"e first") + struct.pack(">i", MIB) + b"e")
+            assert await client.answer() == b"e first"
+            await _waiting(here, 1)
+            (connection,) = here.handler.connections.values()
+            connection.close("fenced")
+            assert await client.ended()
+            for each in here.server.connections:
+                each.close("enough")
+            await turns(3)
+            assert here.server._hub.pool.in_use == 0
+
+    run(scenario)
+
+
 def test_slow_holders_are_cut_off_when_others_wait() -> None:
     async def scenario() -> None:
         limits = FOUR_MIB | {"slow_frame_grace_ms": 200, "frame_min_bytes_per_s": 1_000_000}

@@ -13,7 +13,7 @@ from typing import cast
 
 import pytest
 from tests.unit.net.certificates import Authority
-from tests.unit.net.support import ReadOnlyFile, file_range, frame, run, serving, until
+from tests.unit.net.support import ReadOnlyFile, file_range, frame, run, serving, turns, until
 
 from strandline_broker.net.metrics import CloseReason
 from strandline_broker.net.tls import TlsConfig, principal_of
@@ -137,8 +137,14 @@ def test_a_client_that_never_reads_is_bounded(authority: Authority, config: TlsC
             sending = asyncio.create_task(client.send(frame(b"b") * 1_000))
             await until(lambda: here.server.metrics.backlog_pauses > 0)
             (connection,) = here.handler.connections.values()
+            seen = -1
+            while seen != len(here.handler.frames):
+                seen = len(here.handler.frames)
+                await turns(50)
             assert connection._outbox.size <= (1 << 20) + 100_004
             assert len(here.handler.frames) < 500
+            stream = cast(TlsStream, connection._stream)
+            assert stream.unsent + stream._outgoing.pending < 200_000
             cast(asyncio.Transport, client.writer.transport).resume_reading()
             for _ in range(1_000):
                 assert len(await client.answer()) == 100_000
@@ -176,9 +182,10 @@ def test_broken_certificate_files_keep_the_old_one(
         async with serving(tls=config) as here:
             shutil.copy(other.cert_path, config.cert_path)  # the certificate is new, the key is not yet
             here.server.reload_certificates()
+            here.server.reload_certificates()
             os.unlink(config.key_path)  # noqa: PTH108
             here.server.reload_certificates()
-            assert here.server.metrics.certificate_reload_failures == 2
+            assert here.server.metrics.certificate_reload_failures == 3
             client = await TlsClient.connect(here.port, authority)
             first = client.certificate_serial()
             assert await client.ask(b"e") == b"e"
