@@ -106,6 +106,17 @@ class StoreContract:
         assert metadata["generation"] == 1
 
     @with_store
+    async def test_what_only_the_store_sets_cannot_be_chosen(self, store: ClusterStore) -> None:
+        obj = topic_object("a")
+        chosen = {"uid": "mine", "generation": 7, "deletionTimestamp": "2020-01-01T00:00:00Z"}
+        obj["metadata"].update(chosen, creationTimestamp="2020-01-01T00:00:00Z")
+        metadata = (await store.create(TOPIC, obj))["metadata"]
+        assert metadata["uid"] != "mine"
+        assert metadata["generation"] == 1
+        assert "deletionTimestamp" not in metadata
+        assert metadata["creationTimestamp"] != "2020-01-01T00:00:00Z"
+
+    @with_store
     async def test_every_kind_of_the_model_survives_the_store(self, store: ClusterStore) -> None:
         part = partition_set(partition(1, 2, 3), partition(2, 3, 1))
         stored = PartitionSet.from_object(await store.create(PARTITION_SET, part.to_object()))

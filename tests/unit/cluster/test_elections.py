@@ -118,6 +118,13 @@ def test_unclean_elections_happen_only_where_allowed() -> None:
     assert election.state.elr == ()
 
 
+def test_after_an_unclean_election_nobody_else_is_eligible() -> None:
+    state = partition(1, 2, 3, isr=refs(1), elr=refs(3))
+    election = elect(state, live=live(2), min_isr=2, unclean_allowed=True)
+    assert election.outcome is Outcome.UNCLEAN
+    assert (election.state.isr, election.state.elr) == (refs(2), ())
+
+
 def test_an_unclean_election_prefers_an_old_log_to_a_replaced_one_and_to_none() -> None:
     state = partition(4, 1, 2, isr=refs(1), adding=(4,), leader=1, leader_incarnation="start-1")
     alive = live(4, broker(1, generation=2), 2)

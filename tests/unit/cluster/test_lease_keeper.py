@@ -121,6 +121,34 @@ def test_a_new_start_takes_over_and_the_old_one_notices() -> None:
     run(body())
 
 
+class Overtaken(SqliteStore):
+    """Lets somebody else act between a read and the write that follows from it."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+        self.meanwhile: LeaseKeeper | None = None
+
+    async def get(self, kind: str, name: str) -> Object:
+        result = await super().get(kind, name)
+        if self.meanwhile is not None:
+            keeper, self.meanwhile = self.meanwhile, None
+            await keeper.acquire()
+        return result
+
+
+def test_a_takeover_decided_on_an_old_read_is_decided_again() -> None:
+    async def body() -> None:
+        store = Overtaken()
+        await Broker(store, "first").keeper.acquire()
+        store.meanwhile = Broker(store, "second").keeper
+        held = await Broker(store, "third").keeper.acquire()
+        assert (held.incarnation, held.transitions) == ("third", 2)
+        assert held == await read(store)
+        await store.close()
+
+    run(body())
+
+
 def test_a_released_lease_is_free_to_take() -> None:
     async def body() -> None:
         store = SqliteStore(":memory:")
