@@ -10,7 +10,9 @@ Durability: `end_offset` is written, `synced_end` is on the disk. `begin_sync` c
 files that were written to, sealed indexes, leader epochs, new names), a thread does it, `finish_sync` raises `synced_end`.
 After a failed sync nobody knows what the disk holds: the log refuses work until `reopen`.
 
-Beside this file: `recovery.py` (opening), `retention.py`, `lookup.py` (timestamps, verification), `segment.py`.
+Beside this file: `recovery.py` (opening), `segment.py`, and what a log does seldom: `follower.py`, `truncation.py`,
+`retention.py`, `lookup.py` (timestamps, verification). Their functions and `Log` are one unit: attributes without an
+underscore that the class does not document are theirs, and nobody else's.
 """
 
 from __future__ import annotations
@@ -20,30 +22,29 @@ import logging
 import struct
 import threading
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn
 
 from strandline_broker.errors import ErrorCode, KafkaError
-from strandline_broker.log import lookup, producer_snapshot, retention
+from strandline_broker.log import follower, lookup, producer_snapshot, retention, truncation
 from strandline_broker.log.checkpoints import encode_epochs, encode_single_offset
 from strandline_broker.log.files import FileCache
 from strandline_broker.log.names import LEADER_EPOCH_CHECKPOINT, LOG_START_CHECKPOINT
 from strandline_broker.log.producer_state import DEFAULT_EXPIRATION_MS, ProducerState
-from strandline_broker.log.producers import SNAPSHOTS_KEPT, load_producers, note_control_batch, snapshot_path
+from strandline_broker.log.producers import SNAPSHOTS_KEPT, snapshot_path
 from strandline_broker.log.recovery import RecoveryReport, load_log
-from strandline_broker.log.scan import CorruptBatch, check_header
+from strandline_broker.log.scan import CorruptBatch
 from strandline_broker.log.segment import Batch, Segment, TornAppend
+from strandline_broker.log.staged import RecoveryPointKeeper, Staged
 from strandline_broker.log.sync_work import SyncWork
 from strandline_broker.log.validate import validate_client_batch
 from strandline_broker.seams.disk import DiskError, FileSlice
-from strandline_broker.wire.batch import LOG_OVERHEAD, crc_ok, iter_batches
-from strandline_broker.wire.errors import DecodeError
+from strandline_broker.wire.batch import LOG_OVERHEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from strandline_broker.log.config import LogConfig
     from strandline_broker.log.epochs import LeaderEpochs
-    from strandline_broker.log.scan import CorruptBatch as Corruption
     from strandline_broker.seams.disk import Disk, File
 
 logger = logging.getLogger(__name__)
@@ -52,61 +53,38 @@ _SMALL_CACHE_FILES = 16
 _pack_offsets = struct.Struct(">qii").pack_into
 
 
-class Staged:
-    """Where a staged batch goes. `log_append_time_ms` is -1 with CreateTime.
-
-    `duplicate`: the batch is in the log already, at these offsets, and is not written again.
-    """
-
-    __slots__ = ("base_offset", "duplicate", "last_offset", "log_append_time_ms")
-
-    def __init__(self, base_offset: int, last_offset: int, log_append_time_ms: int, duplicate: bool) -> None:  # noqa: FBT001
-        self.base_offset = base_offset
-        self.last_offset = last_offset
-        self.log_append_time_ms = log_append_time_ms
-        self.duplicate = duplicate
-
-
-class RecoveryPointKeeper(Protocol):
-    """Who keeps recovery points on disk: must be told before a log throws away what is below its point."""
-
-    def recovery_point_falls(self, log: Log, offset: int) -> None:
-        """Record durably that everything from `offset` on must be checked after a crash. Raises DiskError."""
-        ...
-
-
 class Log:
     """See the module. Offsets are record offsets; `start_offset` never falls but by `reset_to`."""
 
     __slots__ = (
-        "_active",
-        "_active_dirty",
         "_bases",
-        "_careful",
         "_config",
-        "_dirty_directories",
-        "_dirty_files",
-        "_files",
         "_in_flight",
-        "_next_offset",
-        "_now_ms",
         "_sealed_bytes",
-        "_staged",
-        "_staged_bytes",
-        "_sync_round",
+        "active",
+        "active_dirty",
+        "careful",
         "directory",
+        "dirty_directories",
+        "dirty_files",
         "disk",
         "end_offset",
         "epochs",
         "failed",
+        "files",
         "in_background",
         "keeper",
+        "next_offset",
+        "now_ms",
         "producers",
         "recovery",
         "segments",
         "small_files_lock",
         "snapshots",
+        "staged",
+        "staged_bytes",
         "start_offset",
+        "sync_round",
         "synced_end",
     )
 
@@ -119,9 +97,9 @@ class Log:
         self.small_files_lock = threading.Lock()
         self.in_background: Callable[[Callable[[], None]], object] = _at_once
         self.producers = ProducerState(expiration_ms=producer_expiration_ms)
-        self._files = files
+        self.files = files
         self._config = config
-        self._sync_round = 0
+        self.sync_round = 0
         self._in_flight: list[SyncWork] = []
 
     @classmethod
@@ -150,7 +128,7 @@ class Log:
 
     def _load(self, now_ms: int, *, clean: bool, recovery_point: int, start_offset: int) -> None:
         loaded = load_log(
-            self._files,
+            self.files,
             self.directory,
             self._config,
             self.producers,
@@ -164,22 +142,23 @@ class Log:
         self.snapshots: list[int] = loaded.snapshots
         self.start_offset = loaded.start_offset
         self.failed = ""
-        self._staged: list[Batch] = []
-        self._staged_bytes = 0
-        self._now_ms = now_ms
-        self._set_segments(loaded.segments)
-        self.end_offset = self._next_offset = self._active.next_offset
+        self.staged: list[Batch] = []
+        self.staged_bytes = 0
+        self.now_ms = now_ms
+        self.set_segments(loaded.segments)
+        self.end_offset = self.next_offset = self.active.next_offset
         self.synced_end = self.end_offset
-        self._dirty_files: list[File] = []
-        self._dirty_directories: set[str] = {self.directory} if loaded.names_dirty else set()
-        self._active_dirty = False
+        self.dirty_files: list[File] = []
+        self.dirty_directories: set[str] = {self.directory} if loaded.names_dirty else set()
+        self.active_dirty = False
 
-    def _set_segments(self, segments: list[Segment]) -> None:
+    def set_segments(self, segments: list[Segment]) -> None:
+        """Make these the segments, the last one active."""
         self.segments = segments
         self._bases = [segment.base_offset for segment in segments]
-        self._active = segments[-1]
+        self.active = segments[-1]
         self._sealed_bytes = sum(segment.size for segment in segments[:-1])
-        self._careful = False
+        self.careful = True
 
     def __repr__(self) -> str:
         return f"<Log {self.directory} [{self.start_offset}, {self.end_offset}) synced={self.synced_end}>"
@@ -194,7 +173,7 @@ class Log:
     @property
     def size_bytes(self) -> int:
         """Bytes of all segments, written ones only."""
-        return self._sealed_bytes + self._active.size
+        return self._sealed_bytes + self.active.size
 
     @property
     def config(self) -> LogConfig:
@@ -206,17 +185,19 @@ class Log:
         self._config = config
         for segment in self.segments:
             segment.config = config
-        self._active.watch_time_later()
+        self.active.watch_time_later()
 
     @property
     def wants_sync(self) -> bool:
         """Whether something waits to be made durable."""
-        return self._active_dirty or bool(self._dirty_files or self._dirty_directories) or self.epochs.dirty
+        return self.active_dirty or bool(self.dirty_files or self.dirty_directories) or self.epochs.dirty
 
-    def _refuse(self) -> None:
+    def refuse(self) -> NoReturn:
+        """Raise KafkaError(KAFKA_STORAGE_ERROR): the log is out of service."""
         raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {self.failed}")
 
-    def _fail(self, reason: str) -> None:
+    def fail(self, reason: str) -> None:
+        """Take the log out of service."""
         logger.error("%s is out of service until it is reopened: %s", self.directory, reason)
         self.failed = reason
 
@@ -229,11 +210,13 @@ class Log:
         Raises KafkaError as `validate_client_batch` and `ProducerState.judge` say, KAFKA_STORAGE_ERROR if failed.
         """
         if self.failed:
-            self._refuse()
+            self.refuse()
         config = self._config
         batch, header = validate_client_batch(batch, config, now_ms)
         (_, length, _, _, _, _, delta, _, timestamp, producer_id, producer_epoch, sequence, _) = header
-        base_offset = self._next_offset
+        if epoch != self.epochs.latest_epoch:
+            self.assign_epoch_start(epoch)
+        base_offset = self.next_offset
         last_offset = base_offset + delta
         if producer_id >= 0:
             earlier = self.producers.judge(producer_id, producer_epoch, sequence, delta)
@@ -241,16 +224,14 @@ class Log:
                 append_time = earlier.timestamp if config.log_append_time else -1
                 return Staged(earlier.first_offset, earlier.last_offset, append_time, True)
             self.producers.note(producer_id, producer_epoch, sequence, delta, last_offset, timestamp)
-        if epoch != self.epochs.latest_epoch:
-            self.epochs.assign(epoch, base_offset)
         _pack_offsets(batch, 0, base_offset, length, epoch)
-        if timestamp > self._active.roll_timestamp:
-            self._careful = True
-        self._now_ms = now_ms
+        if timestamp > self.active.roll_timestamp:
+            self.careful = True
+        self.now_ms = now_ms
         size = length + LOG_OVERHEAD
-        self._staged.append((batch, base_offset, last_offset, timestamp, size))
-        self._staged_bytes += size
-        self._next_offset = last_offset + 1
+        self.staged.append((batch, base_offset, last_offset, timestamp, size))
+        self.staged_bytes += size
+        self.next_offset = last_offset + 1
         return Staged(base_offset, last_offset, now_ms if config.log_append_time else -1, False)
 
     def commit(self) -> None:
@@ -258,28 +239,28 @@ class Log:
 
         Raises KafkaError(KAFKA_STORAGE_ERROR) with everything staged taken back; the next attempt may succeed.
         """
-        staged = self._staged
+        staged = self.staged
         if not staged:
             return
-        self._staged = []
-        active = self._active
+        self.staged = []
+        active = self.active
         segments = len(self.segments)
         try:
             if self.failed:
                 raise DiskError(errno.EIO, self.failed)
             if (
-                self._careful
-                or active.size + self._staged_bytes > active.safe_size
-                or self._next_offset > active.max_next_offset
+                self.careful
+                or active.size + self.staged_bytes > active.safe_size
+                or self.next_offset > active.max_next_offset
             ):
                 self._append_rolling(staged)
             else:
-                active.append(staged, self._staged_bytes)
+                active.append(staged, self.staged_bytes)
         except OSError as error:
             self._undo(error)
-        self._staged_bytes = 0
-        self._active_dirty = True
-        self.end_offset = self.producers.map_end_offset = self._next_offset
+        self.staged_bytes = 0
+        self.active_dirty = True
+        self.end_offset = self.producers.map_end_offset = self.next_offset
         self.producers.settle()
         if len(self.segments) != segments:
             self.take_snapshot()
@@ -290,50 +271,56 @@ class Log:
         pending = 0
         for batch in staged:
             _, _, last_offset, timestamp, size = batch
-            if self._active.should_roll(size, last_offset, timestamp, self._now_ms, pending):
+            if self.active.should_roll(size, last_offset, timestamp, self.now_ms, pending):
                 if group:
-                    self._active.append(group, pending)
+                    self.active.append(group, pending)
                     group = []
                     pending = 0
                 self._roll(last_offset, batch[1])
             group.append(batch)
             pending += size
-        self._active.append(group, pending)
-        self._active.watch_time()
-        self._careful = False
+        self.active.append(group, pending)
+        self.active.watch_time()
+        self.careful = False
 
     def _roll(self, last_offset: int, base_offset: int) -> None:
         """Seal the active segment and start the next one, at the log end where offsets allow it. Raises DiskError."""
-        old = self._active
+        old = self.active
         start = old.next_offset
         if last_offset - start > (1 << 31) - 1:
             start = base_offset
         if start == old.base_offset:
             return
-        segment = Segment(self._files, self.directory, start, self._config, self._now_ms)
+        segment = Segment(self.files, self.directory, start, self._config, self.now_ms)
         segment.create()
-        self._dirty_files.extend(old.seal())
-        self._dirty_directories.add(self.directory)
-        self._active_dirty = False
+        self.dirty_files.extend(old.seal())
+        self.dirty_directories.add(self.directory)
+        self.active_dirty = False
         self._sealed_bytes += old.size
         self.segments.append(segment)
         self._bases.append(start)
-        self._active = segment
+        self.active = segment
 
     def _undo(self, error: OSError) -> None:
         """Take a failed commit back. Raises KafkaError(KAFKA_STORAGE_ERROR), always."""
-        self.producers.undo()
-        self._staged_bytes = 0
-        end_offset = self._next_offset = self.end_offset
-        self._careful = True
+        self.unstage()
+        end_offset = self.end_offset
+        self.careful = True
         if isinstance(error, TornAppend):
-            self._fail(str(error))
-        elif self._active.next_offset > end_offset or self._active.base_offset > end_offset:
+            self.fail(str(error))
+        elif self.active.next_offset > end_offset or self.active.base_offset > end_offset:
             try:
-                self._cut_segments(end_offset)
+                truncation.cut_segments(self, end_offset)
             except (OSError, CorruptBatch) as worse:
-                self._fail(f"cannot undo a failed append: {worse}")
+                self.fail(f"cannot undo a failed append: {worse}")
         raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error}") from error
+
+    def unstage(self) -> None:
+        """Take back everything staged."""
+        self.staged = []
+        self.staged_bytes = 0
+        self.next_offset = self.end_offset
+        self.producers.undo()
 
     def append_follower(self, batches: memoryview) -> int:
         """Append batches as they are, with the offsets and epochs that their leader gave; return the last offset.
@@ -342,54 +329,31 @@ class Log:
         CORRUPT_MESSAGE, OFFSET_OUT_OF_RANGE (an offset at or below one that the log has), KAFKA_STORAGE_ERROR.
         """
         if self.failed:
-            self._refuse()
-        assert not self._staged, "a leader's batches are staged"
-        try:
-            for position, header in iter_batches(batches):
-                size = header.size
-                batch = batches[position : position + size]
-                if header.magic != 2 or header.last_offset_delta < 0 or not crc_ok(batch):
-                    raise DecodeError(f"corrupt batch at offset {header.base_offset}")
-                if header.base_offset < self._next_offset:
-                    raise KafkaError(
-                        ErrorCode.OFFSET_OUT_OF_RANGE,
-                        f"{self.directory}: offset {header.base_offset} appended where {self._next_offset} comes next",
-                    )
-                if header.leader_epoch > self.epochs.latest_epoch:
-                    self.epochs.assign(header.leader_epoch, header.base_offset)
-                if header.producer_id >= 0:
-                    if header.is_control:
-                        note_control_batch(self.producers, header, batch)
-                    else:
-                        self.producers.note_header(header)
-                last_offset = header.last_offset
-                self._staged.append((batch, header.base_offset, last_offset, header.max_timestamp, size))
-                self._staged_bytes += size
-                self._next_offset = last_offset + 1
-        except (DecodeError, KafkaError) as error:
-            self._staged = []
-            self._staged_bytes = 0
-            self._next_offset = self.end_offset
-            self.producers.undo()
-            self.epochs.truncate_from_end(self.end_offset)
-            if isinstance(error, KafkaError):
-                raise
-            raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"{self.directory}: {error}") from error
-        if not self._staged:
+            self.refuse()
+        follower.stage_follower(self, batches)
+        if not self.staged:
             return -1
-        self._careful = True
+        self.careful = True
         self.commit()
         return self.end_offset - 1
 
     def assign_epoch_start(self, epoch: int) -> None:
-        """Note that `epoch` begins at the log end: this broker became its leader."""
-        self.epochs.assign(epoch, self._next_offset)
+        """Note that `epoch` begins at the log end: this broker became its leader.
+
+        Raises KafkaError(FENCED_LEADER_EPOCH) for an epoch below the last one of this log (design section 3.3).
+        """
+        if epoch < self.epochs.latest_epoch:
+            raise KafkaError(
+                ErrorCode.FENCED_LEADER_EPOCH,
+                f"{self.directory}: epoch {epoch} is below {self.epochs.latest_epoch}, the last one of this log",
+            )
+        self.epochs.assign(epoch, self.next_offset)
 
     def roll(self, now_ms: int) -> bool:
         """Seal the active segment now unless it is empty; return whether it was. Raises KafkaError."""
-        if self.failed or self._staged or self._active.size == 0:
+        if self.failed or self.staged or self.active.size == 0:
             return False
-        self._now_ms = now_ms
+        self.now_ms = now_ms
         try:
             self._roll(self.end_offset, self.end_offset)
         except OSError as error:
@@ -399,7 +363,7 @@ class Log:
 
     def roll_if_due(self, now_ms: int) -> bool:
         """Seal the active segment if it is older than `segment.ms`, so that quiet partitions roll too."""
-        active = self._active
+        active = self.active
         if active.size and now_ms - active.created_ms > self._config.segment_ms:
             return self.roll(now_ms)
         return False
@@ -417,8 +381,8 @@ class Log:
         except OSError as error:
             logger.warning("no producer snapshot at %d: %s", offset, error)
             return
-        self._dirty_files.append(file)
-        self._dirty_directories.add(self.directory)
+        self.dirty_files.append(file)
+        self.dirty_directories.add(self.directory)
         self.snapshots.append(offset)
         while len(self.snapshots) > SNAPSHOTS_KEPT:
             self.disk.remove(snapshot_path(self.directory, self.snapshots.pop(0)))
@@ -443,7 +407,7 @@ class Log:
             upper_offset = end_offset
         if offset >= upper_offset:
             return None
-        segment = self._active
+        segment = self.active
         try:
             if offset >= segment.base_offset:
                 start = segment.position_of(offset)
@@ -476,7 +440,7 @@ class Log:
         segment = self.segments[index]
         position = segment.position_of(offset)
         # Compaction may have emptied the end of a segment.
-        while position >= segment.size and segment is not self._active:
+        while position >= segment.size and segment is not self.active:
             index += 1
             segment = self.segments[index]
             position = 0
@@ -504,7 +468,7 @@ class Log:
         """Return (largest epoch not above `epoch`, its end offset), (-1, -1) if unknown (Kafka's OffsetForLeaderEpoch)."""
         return self.epochs.end_offset(epoch, self.end_offset)
 
-    def verify(self) -> list[Corruption]:
+    def verify(self) -> list[CorruptBatch]:
         """Check every batch of every segment; return what is wrong, at most one finding per segment. Slow."""
         return lookup.verify(self)
 
@@ -512,95 +476,11 @@ class Log:
 
     def truncate_to(self, offset: int) -> None:
         """Drop every batch that reaches `offset`; durable when it returns. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
-        if self.failed:
-            self._refuse()
-        assert not self._staged, "batches are staged"
-        if offset < self.start_offset:
-            self.reset_to(offset)
-            return
-        self.epochs.truncate_from_end(min(offset, self.end_offset))
-        if offset >= self.end_offset:
-            return
-        try:
-            self._before_truncation(self._batch_start(offset))
-            self._cut_segments(offset)
-            self._after_truncation()
-        except (OSError, CorruptBatch) as error:
-            self._fail(f"truncation to {offset} failed: {error}")
-            self._refuse()
+        truncation.truncate_to(self, offset)
 
     def reset_to(self, offset: int) -> None:
         """Drop everything and start over at `offset`, which may be anywhere. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
-        if self.failed:
-            self._refuse()
-        assert not self._staged, "batches are staged"
-        try:
-            self._before_truncation(min(offset, self.start_offset))
-            while self.segments:
-                self.segments.pop().remove()
-            segment = Segment(self._files, self.directory, offset, self._config, self._now_ms)
-            segment.create()
-            self._set_segments([segment])
-            self._careful = True
-            self.start_offset = offset
-            self.epochs.clear()
-            self._write_start(offset)
-            self._after_truncation()
-        except OSError as error:
-            self._fail(f"reset to {offset} failed: {error}")
-            self._refuse()
-
-    def _batch_start(self, offset: int) -> int:
-        """Return where the batch that holds `offset` starts: there a truncation to `offset` really ends."""
-        segment = self.segments[self.segment_of(offset)]
-        position = segment.position_of(offset)
-        if position >= segment.size:
-            return offset
-        return min(offset, segment.header_at(position).base_offset)
-
-    def _before_truncation(self, offset: int) -> None:
-        self._sync_round += 1
-        if offset < self.synced_end:
-            self.synced_end = offset
-            if self.keeper is not None:
-                self.keeper.recovery_point_falls(self, offset)
-
-    def _cut_segments(self, offset: int) -> None:
-        """Remove segments from the newest down, and the end of the one that holds `offset`, which becomes active."""
-        segments = self.segments
-        while len(segments) > 1 and segments[-1].base_offset >= offset:
-            segments.pop().remove()
-        active = segments[-1]
-        if active.next_offset > offset or active is not self._active:
-            active.truncate_to(offset)
-            active.unseal()
-        self._set_segments(segments)
-        self._careful = True
-        self._active_dirty = True
-
-    def _after_truncation(self) -> None:
-        """Bring everything else in line with the new end, and make it durable."""
-        # The log start may lie within the batch that was dropped.
-        self._active.next_offset = max(self._active.next_offset, self.start_offset)
-        self.end_offset = self._next_offset = end = self._active.next_offset
-        self.synced_end = min(self.synced_end, end)
-        while self.snapshots and self.snapshots[-1] > end:
-            self.disk.remove(snapshot_path(self.directory, self.snapshots.pop()))
-        self.snapshots = load_producers(
-            self.producers,
-            self.segments,
-            self.snapshots,
-            self.start_offset,
-            end,
-            self._now_ms,
-            self._remove_snapshot,
-        )
-        self._active_dirty = True
-        self._dirty_directories.add(self.directory)
-        self.sync()
-
-    def _remove_snapshot(self, offset: int) -> None:
-        self.disk.remove(snapshot_path(self.directory, offset))
+        truncation.reset_to(self, offset)
 
     def advance_start(self, offset: int) -> None:
         """Raise the log start (DeleteRecords); durable when it returns. Whole segments below go with the next retention.
@@ -608,7 +488,7 @@ class Log:
         Raises KafkaError OFFSET_OUT_OF_RANGE beyond the log end, KAFKA_STORAGE_ERROR.
         """
         if self.failed:
-            self._refuse()
+            self.refuse()
         if offset > self.end_offset:
             raise KafkaError(
                 ErrorCode.OFFSET_OUT_OF_RANGE, f"offset {offset} is beyond the log end {self.end_offset}"
@@ -616,13 +496,14 @@ class Log:
         if offset <= self.start_offset:
             return
         try:
-            self._write_start(offset)
+            self.write_start(offset)
         except OSError as error:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error}") from error
         self.start_offset = offset
         self.epochs.truncate_from_start(offset)
 
-    def _write_start(self, offset: int) -> None:
+    def write_start(self, offset: int) -> None:
+        """Record the log start durably. Raises DiskError."""
         self.disk.write_atomic(f"{self.directory}/{LOG_START_CHECKPOINT}", encode_single_offset(offset))
 
     def apply_retention(self, now_ms: int, high_watermark: int) -> int:
@@ -630,34 +511,9 @@ class Log:
 
         Raises KafkaError(KAFKA_STORAGE_ERROR).
         """
-        if self.failed or self._staged:
+        if self.failed or self.staged:
             return 0
         return retention.apply_retention(self, now_ms, high_watermark)
-
-    def remove_first_segments(self, count: int) -> int:
-        """Remove the oldest `count` segments, never the active one; return the bytes freed (retention's last step).
-
-        The new log start is durable first, so a crash in between cannot bring back a part of them.
-        """
-        assert 0 < count < len(self.segments)
-        first = self.segments[count].base_offset
-        if first > self.start_offset:
-            self.advance_start(first)
-        gone = self.segments[:count]
-        self._set_segments(self.segments[count:])
-        self._careful = True
-        freed = 0
-        doomed: list[str] = []
-        for segment in gone:
-            freed += segment.size
-            try:
-                doomed.extend(segment.retire())
-            except OSError as error:
-                logger.warning("%s stays until the next start: %s", segment.path, error)
-        disk = self.disk
-        # Unlinking a big file can take tens of milliseconds.
-        self.in_background(lambda: _remove_all(disk, doomed))
-        return freed
 
     # -- durability ----------------------------------------------------------------------------------------------------
 
@@ -665,20 +521,20 @@ class Log:
         """Capture what is to be made durable; None if there is nothing, or if the log failed. Run it in a thread."""
         if self.failed or not self.wants_sync:
             return None
-        files = self._dirty_files
-        if self._active_dirty:
-            files.append(self._active.hold())
+        files = self.dirty_files
+        if self.active_dirty:
+            files.append(self.active.hold())
         small_files: list[tuple[str, bytes]] = []
         if self.epochs.dirty:
             small_files.append(
                 (f"{self.directory}/{LEADER_EPOCH_CHECKPOINT}", encode_epochs(self.epochs.entries))
             )
             self.epochs.dirty = False
-        directories = list(self._dirty_directories)
-        self._dirty_files = []
-        self._dirty_directories = set()
-        self._active_dirty = False
-        work = SyncWork(self, self.disk, files, small_files, directories, self.end_offset, self._sync_round)
+        directories = list(self.dirty_directories)
+        self.dirty_files = []
+        self.dirty_directories = set()
+        self.active_dirty = False
+        work = SyncWork(self, self.disk, files, small_files, directories, self.end_offset, self.sync_round)
         self._in_flight.append(work)
         return work
 
@@ -686,10 +542,10 @@ class Log:
         """Draw the conclusion of a sync; return False if it failed, and with it this log."""
         self._in_flight.remove(work)
         if work.error is not None:
-            self._fail(f"sync failed: {work.error}")
+            self.fail(f"sync failed: {work.error}")
             return False
         # A truncation in between made its own sync, and what this one knew is void.
-        if work.round == self._sync_round and work.end_offset > self.synced_end:
+        if work.round == self.sync_round and work.end_offset > self.synced_end:
             self.synced_end = work.end_offset
         return True
 
@@ -697,8 +553,8 @@ class Log:
         """Make everything durable, here and now. Raises DiskError."""
         # What another thread is about to sync may take it longer than this does.
         for earlier in self._in_flight:
-            self._dirty_files.extend(earlier.files)
-            self._dirty_directories.update(earlier.directories)
+            self.dirty_files.extend(earlier.files)
+            self.dirty_directories.update(earlier.directories)
             self.epochs.dirty = self.epochs.dirty or bool(earlier.small_files)
             earlier.small_files = ()  # older than what is written here
         work = self.begin_sync()
@@ -717,17 +573,17 @@ class Log:
         """
         if clean:
             if self.failed:
-                self._refuse()
-            assert not self._staged, "batches are staged"
+                self.refuse()
+            assert not self.staged, "batches are staged"
             try:
                 self.take_snapshot()
-                self._active_dirty = False
-                self._dirty_files.extend(self._active.seal())
-                self._dirty_directories.add(self.directory)
+                self.active_dirty = False
+                self.dirty_files.extend(self.active.seal())
+                self.dirty_directories.add(self.directory)
                 self.sync()
             except OSError as error:
-                self._fail(f"close failed: {error}")
-                self._refuse()
+                self.fail(f"close failed: {error}")
+                self.refuse()
         self.failed = self.failed or "closed"
         self._forget_files()
 
@@ -742,18 +598,19 @@ class Log:
         """
         synced_end = self.synced_end
         self._forget_files()
-        self._sync_round += 1
+        self.sync_round += 1
         try:
             self._load(now_ms, clean=False, recovery_point=synced_end, start_offset=self.start_offset)
             if self.end_offset > synced_end:
                 self.truncate_to(synced_end)
         except OSError as error:
-            self._fail(f"reopening failed: {error}")
-            self._refuse()
+            self.fail(f"reopening failed: {error}")
+            self.refuse()
 
     def abandon(self, reason: str) -> None:
         """Let go of all files without writing anything; the log is of no use afterwards."""
-        self.failed = reason
+        with self.small_files_lock:
+            self.failed = reason
         self._forget_files()
 
     def delete(self) -> None:
@@ -765,15 +622,6 @@ class Log:
 
 def _at_once(job: Callable[[], None]) -> None:
     job()
-
-
-def _remove_all(disk: Disk, paths: list[str]) -> None:
-    """Remove files that no log knows any more; what stays goes at the next start."""
-    for path in paths:
-        try:
-            disk.remove(path)
-        except OSError as error:
-            logger.warning("%s stays until the next start: %s", path, error)
 
 
 def _corrupt(error: CorruptBatch) -> KafkaError:

@@ -32,12 +32,12 @@ def file_name(offset: int, suffix: str) -> str:
     return f"{offset:020d}{suffix}"
 
 
-def parse_offset(name: str, suffix: str) -> int | None:
-    """Return the offset that a file of this kind is named after, or None for other files."""
-    stem = name[: -len(suffix)]
-    if not name.endswith(suffix) or len(stem) != _OFFSET_DIGITS or not (stem.isascii() and stem.isdigit()):
-        return None
-    return int(stem)
+def split_name(name: str) -> tuple[int, str]:
+    """Return (offset, suffix with its dot) of a file that is named after an offset, or (-1, "") for others."""
+    stem, dot, kind = name.partition(".")
+    if len(stem) == _OFFSET_DIGITS and stem.isdecimal() and stem.isascii():
+        return int(stem), dot + kind
+    return -1, ""
 
 
 def log_directory(topic: str, partition: int) -> str:

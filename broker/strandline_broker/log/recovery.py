@@ -27,15 +27,13 @@ from strandline_broker.log.epochs import LeaderEpochs
 from strandline_broker.log.names import (
     CLEANED_SUFFIX,
     DELETED_SUFFIX,
-    INDEX_SUFFIX,
     LEADER_EPOCH_CHECKPOINT,
     LOG_START_CHECKPOINT,
     LOG_SUFFIX,
+    SEGMENT_SUFFIXES,
     SNAPSHOT_SUFFIX,
     TEMPORARY_SUFFIX,
-    TIME_INDEX_SUFFIX,
-    TXN_INDEX_SUFFIX,
-    parse_offset,
+    split_name,
 )
 from strandline_broker.log.producers import load_producers
 from strandline_broker.log.scan import CorruptBatch, iter_verified
@@ -191,20 +189,15 @@ class _Loader:
         bases: list[int] = []
         indexes: list[tuple[int, str]] = []
         for name in self.disk.listdir(self.directory):
-            base = parse_offset(name, LOG_SUFFIX)
-            if base is not None:
-                bases.append(base)
-                continue
-            snapshot = parse_offset(name, SNAPSHOT_SUFFIX)
-            if snapshot is not None:
-                self.snapshots.append(snapshot)
+            offset, suffix = split_name(name)
+            if suffix == LOG_SUFFIX:
+                bases.append(offset)
+            elif suffix == SNAPSHOT_SUFFIX:
+                self.snapshots.append(offset)
+            elif suffix in SEGMENT_SUFFIXES:
+                indexes.append((offset, name))
             elif name.endswith((DELETED_SUFFIX, CLEANED_SUFFIX, TEMPORARY_SUFFIX)):
                 self._remove(f"{self.directory}/{name}")
-            else:
-                for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX):
-                    offset = parse_offset(name, suffix)
-                    if offset is not None:
-                        indexes.append((offset, name))
         bases.sort()
         self.snapshots.sort()
         # What retention or DeleteRecords had given up, and a crash brought back.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from strandline_broker.log.log import Log
+    from strandline_broker.seams.disk import Disk
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def apply_retention(log: Log, now_ms: int, high_watermark: int) -> int:
         count -= 1
         if count == 0:
             return 0
-    freed = log.remove_first_segments(count)
+    freed = _remove_first(log, count)
     logger.info(
         "%s: %d segments with %d bytes deleted, log start is %d",
         log.directory,
@@ -60,3 +61,35 @@ def apply_retention(log: Log, now_ms: int, high_watermark: int) -> int:
         log.start_offset,
     )
     return freed
+
+
+def _remove_first(log: Log, count: int) -> int:
+    """Remove the oldest `count` segments, never the active one; return the bytes freed.
+
+    The new log start is durable first, so a crash in between cannot bring back a part of them.
+    """
+    segments = log.segments
+    assert 0 < count < len(segments)
+    log.advance_start(max(segments[count].base_offset, log.start_offset))
+    log.set_segments(segments[count:])
+    freed = 0
+    doomed: list[str] = []
+    for segment in segments[:count]:
+        freed += segment.size
+        try:
+            doomed.extend(segment.retire())
+        except OSError as error:
+            logger.warning("%s stays until the next start: %s", segment.path, error)
+    disk = log.disk
+    # Unlinking a big file can take tens of milliseconds.
+    log.in_background(lambda: _remove_all(disk, doomed))
+    return freed
+
+
+def _remove_all(disk: Disk, paths: list[str]) -> None:
+    """Remove files that no log knows any more; what stays goes at the next start."""
+    for path in paths:
+        try:
+            disk.remove(path)
+        except OSError as error:
+            logger.warning("%s stays until the next start: %s", path, error)

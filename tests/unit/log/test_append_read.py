@@ -117,7 +117,7 @@ def test_an_idle_reader_costs_no_open_file(open_log: OpenLog, disk: FailingDisk)
         append(log, make_batch(size=300))
     read_all(log, 1000)
     assert len(log.segments) > 16
-    assert len(log._files) <= 16
+    assert len(log.files) <= 16
 
 
 class TestRolling:

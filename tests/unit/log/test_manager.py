@@ -21,7 +21,7 @@ from strandline_broker.log.flusher import Flusher
 from strandline_broker.log.identity import Identity, IdentityError, load
 from strandline_broker.log.log import Log
 from strandline_broker.log.manager import LogManager
-from strandline_broker.log.names import file_name, log_directory, parse_log_directory, parse_offset
+from strandline_broker.log.names import file_name, log_directory, parse_log_directory, split_name
 from strandline_broker.seams.clock import ManualClock
 from tests.unit.log.support import NOW_MS, FailingDisk, append, make_batch, offsets
 
@@ -187,10 +187,10 @@ class TestManager:
 
 def test_names() -> None:
     assert file_name(170210, ".log") == "00000000000000170210.log"
-    assert parse_offset("00000000000000170210.log", ".log") == 170210
-    assert parse_offset("00000000000000170210.index", ".log") is None
-    assert parse_offset("170210.log", ".log") is None
-    assert parse_offset("0000000000000000001x.log", ".log") is None
+    assert split_name("00000000000000170210.log") == (170210, ".log")
+    assert split_name("00000000000000000000.log.deleted") == (0, ".log.deleted")
+    assert split_name("170210.log") == (-1, "")
+    assert split_name("0000000000000000001x.log") == (-1, "")
     assert parse_log_directory(log_directory("my-topic.x_1", 12)) == ("my-topic.x_1", 12)
     for name in ("t", "t-", "-1", "t-1.abc-delete", "meta.json", "t-x"):
         assert parse_log_directory(name) is None

@@ -140,8 +140,18 @@ class TestRetention:
         assert (log.start_offset, log.end_offset, log.size_bytes) == (20, 20, 0)
         assert [segment.base_offset for segment in log.segments] == [20]
         assert log.apply_retention(NOW_MS + 10**6, 20) == 0
-        append(log, make_batch(1))
+        append(log, make_batch(1), epoch=2)
         assert offsets(open_log(SMALL)) == [(20, 20)]
+
+    def test_an_epoch_below_the_logs_own_is_fenced(self, open_log: OpenLog) -> None:
+        log = open_log()
+        append(log, make_batch(1), epoch=5)
+        for action in (lambda: append(log, make_batch(1), epoch=4), lambda: log.assign_epoch_start(4)):
+            with pytest.raises(KafkaError) as caught:
+                action()
+            assert caught.value.code is ErrorCode.FENCED_LEADER_EPOCH
+        append(log, make_batch(1), epoch=5)
+        assert log.epochs.entries == [(5, 0)]
 
     def test_only_the_log_start_counts_without_the_delete_policy(self, open_log: OpenLog) -> None:
         log = open_log(

@@ -1,0 +1,117 @@
+"""Cutting a log's end off: a follower that diverged, a reset, or the part of a commit that was written before it failed.
+
+Who uses it: `Log`, whose methods document the outcome. A truncation is durable when it returns. Before anything is cut the
+recovery point falls, so that a crash in between finds everything from there on suspect.
+
+Source: Kafka `UnifiedLog.truncateTo`, `truncateFullyAndStartAt`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strandline_broker.log.producers import load_producers, snapshot_path
+from strandline_broker.log.scan import CorruptBatch
+from strandline_broker.log.segment import Segment
+
+if TYPE_CHECKING:
+    from strandline_broker.log.log import Log
+
+
+def truncate_to(log: Log, offset: int) -> None:
+    """Drop every batch that reaches `offset`."""
+    if log.failed:
+        log.refuse()
+    assert not log.staged, "batches are staged"
+    if offset < log.start_offset:
+        reset_to(log, offset)
+        return
+    log.epochs.truncate_from_end(min(offset, log.end_offset))
+    if offset >= log.end_offset:
+        return
+    try:
+        _lower_recovery_point(log, _batch_start(log, offset))
+        cut_segments(log, offset)
+        _settle(log)
+    except (OSError, CorruptBatch) as error:
+        log.fail(f"truncation to {offset} failed: {error}")
+        log.refuse()
+
+
+def reset_to(log: Log, offset: int) -> None:
+    """Drop everything and start over at `offset`."""
+    if log.failed:
+        log.refuse()
+    assert not log.staged, "batches are staged"
+    try:
+        _lower_recovery_point(log, min(offset, log.start_offset))
+        while log.segments:
+            log.segments.pop().remove()
+        segment = Segment(log.files, log.directory, offset, log.config, log.now_ms)
+        segment.create()
+        log.set_segments([segment])
+        log.start_offset = offset
+        log.epochs.clear()
+        log.write_start(offset)
+        _settle(log)
+    except OSError as error:
+        log.fail(f"reset to {offset} failed: {error}")
+        log.refuse()
+
+
+def _batch_start(log: Log, offset: int) -> int:
+    """Return where the batch that holds `offset` starts: there a truncation to `offset` really ends."""
+    segment = log.segments[log.segment_of(offset)]
+    position = segment.position_of(offset)
+    if position >= segment.size:
+        return offset
+    return min(offset, segment.header_at(position).base_offset)
+
+
+def _lower_recovery_point(log: Log, offset: int) -> None:
+    log.sync_round += 1
+    if offset < log.synced_end:
+        log.synced_end = offset
+        if log.keeper is not None:
+            log.keeper.recovery_point_falls(log, offset)
+
+
+def cut_segments(log: Log, offset: int) -> None:
+    """Remove segments from the newest down, and the end of the one that holds `offset`, which becomes active.
+
+    Not durable yet. Raises DiskError, CorruptBatch.
+    """
+    segments = log.segments
+    while len(segments) > 1 and segments[-1].base_offset >= offset:
+        segments.pop().remove()
+    active = segments[-1]
+    if active.next_offset > offset or active is not log.active:
+        active.truncate_to(offset)
+        active.unseal()
+    log.set_segments(segments)
+    log.active_dirty = True
+    log.dirty_directories.add(log.directory)
+
+
+def _settle(log: Log) -> None:
+    """Bring everything else in line with the new end, and make it durable."""
+    active = log.active
+    # The log start may lie within the batch that was dropped.
+    active.next_offset = max(active.next_offset, log.start_offset)
+    log.end_offset = log.next_offset = end = active.next_offset
+    log.synced_end = min(log.synced_end, end)
+    disk, directory = log.disk, log.directory
+    while log.snapshots and log.snapshots[-1] > end:
+        disk.remove(snapshot_path(directory, log.snapshots.pop()))
+    log.snapshots = load_producers(
+        log.producers,
+        log.segments,
+        log.snapshots,
+        log.start_offset,
+        end,
+        log.now_ms,
+        lambda snapshot: disk.remove(snapshot_path(directory, snapshot)),
+    )
+    log.active_dirty = True
+    log.dirty_directories.add(directory)
+    log.sync()
