@@ -1,7 +1,7 @@
 """Which leader epoch started at which offset: the basis of truncation by epoch and of OffsetForLeaderEpoch.
 
-Who uses it: `Log`. Pure; the log writes the file (`leader-epoch-checkpoint`) before it counts a record of a new epoch as
-synced. Both epochs and start offsets rise from entry to entry.
+Who uses it: `Log`. Pure; the log writes the file (`leader-epoch-checkpoint`) before it counts a record of a
+new epoch as synced. Both epochs and start offsets rise from entry to entry.
 
 Source: Kafka `LeaderEpochFileCache`, KIP-101, KIP-279.
 """
@@ -40,7 +40,10 @@ class LeaderEpochs:
         self.latest_epoch = self._entries[-1][0] if self._entries else UNDEFINED_EPOCH
 
     def assign(self, epoch: int, start_offset: int) -> None:
-        """Let `epoch` begin at `start_offset`; entries that contradict it are dropped (newest information wins)."""
+        """Let `epoch` begin at `start_offset`.
+
+        Entries that contradict it are dropped (newest information wins).
+        """
         if epoch < 0 or start_offset < 0:
             return
         entries = self._entries
@@ -80,7 +83,7 @@ class LeaderEpochs:
     def truncate_from_start(self, start_offset: int) -> None:
         """Let the epoch of `start_offset` begin there, and drop older ones."""
         after = bisect_right(self._entries, start_offset, key=lambda entry: entry[1])
-        if after == 0 or self._entries[after - 1][1] == start_offset and after == 1:
+        if after == 0 or (after == 1 and self._entries[0][1] == start_offset):
             return
         self._entries[:after] = [(self._entries[after - 1][0], start_offset)]
         self._changed()

@@ -1,7 +1,8 @@
 """Open files of sealed segments and indexes, bounded: thousands of segments share a few descriptors.
 
-Who uses it: segments and indexes of all logs of one manager, also while a thread opens more logs (hence the lock). A file that is dropped here while a response still sends
-from it stays open until that response lets go (see `disk.File`), which is why nothing is closed explicitly.
+Who uses it: segments and indexes of all logs of one manager, also while a thread opens more logs (hence the
+lock). A file that is dropped here while a response still sends from it stays open until that response lets go
+(see `disk.File`), which is why nothing is closed explicitly.
 """
 
 from __future__ import annotations

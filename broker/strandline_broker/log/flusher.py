@@ -1,11 +1,11 @@
 """Group commit: one thread syncs everything that was written since it last looked, and the event loop learns of it.
 
-Who uses it: the produce path requests a sync after a commit; the partition layer is told when one is done. The only module
-of the log that knows an event loop.
+Who uses it: the produce path requests a sync after a commit; the partition layer is told when one is done.
+The only module of the log that knows an event loop.
 
-While a group is being synced the next one gathers, so under load every sync serves many writes and many logs, and an idle
-log is synced at once. A failed sync is never repeated as if nothing had happened: the kernel has dropped the pages by then.
-The log is out of service and its callback fires instead.
+While a group is being synced the next one gathers, so under load every sync serves many writes and many logs,
+and an idle log is synced at once. A failed sync is never repeated as if nothing had happened: the kernel has
+dropped the pages by then. The log is out of service and its callback fires instead.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ logger = logging.getLogger(__name__)
 class Flusher:
     """Syncs logs in groups. All methods and callbacks on the loop's thread.
 
-    `on_synced(logs)` runs once per group, after `synced_end` of all of them moved; `on_failed(log)` for each log whose
-    sync failed. `executor` runs one job of this flusher at a time and should have a thread to spare for it.
+    `on_synced(logs)` runs once per group, after `synced_end` of all of them moved; `on_failed(log)` for each
+    log whose sync failed. `executor` runs one job of this flusher at a time and should have a thread to spare
+    for it.
     """
 
     def __init__(

@@ -1,11 +1,11 @@
 """Who this volume belongs to: `meta.json`, and when its log generation changes (design invariant 8, section 3.2).
 
-Who uses it: the broker at start, before it touches anything else on the volume. A volume of another cluster or broker is
-refused; an empty volume gets a new volume id and a new generation, whoever asks.
+Who uses it: the broker at start, before it touches anything else on the volume. A volume of another cluster
+or broker is refused; an empty volume gets a new volume id and a new generation, whoever asks.
 
-The **log generation** names one history of this volume. It changes when acknowledged bytes may be gone: a new or wiped
-volume, a log that ends below a recorded synced point, and with `flush: Replicated` any end that was neither clean nor
-provably within the same kernel boot.
+The **log generation** names one history of this volume. It changes when acknowledged bytes may be gone: a new
+or wiped volume, a log that ends below a recorded synced point, and with `flush: Replicated` any end that was
+neither clean nor provably within the same kernel boot.
 
 Format: one JSON object, `version` 1, replaced atomically.
 """
@@ -38,7 +38,10 @@ class IdentityError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What `meta.json` says. `generation` is in [1, 2**53); `boot_id` is the kernel boot of the last start, "" if unknown."""
+    """What `meta.json` says.
+
+    `generation` is in [1, 2**53); `boot_id` is the kernel boot of the last start, "" if unknown.
+    """
 
     cluster_id: str
     broker_id: int
@@ -52,8 +55,8 @@ class Identity:
     ) -> tuple[Identity, bool]:
         """Return (identity, whether it is new), writing `meta.json` on an empty volume.
 
-        The boot id of the result is the recorded one, of the *last* start: compare it, then `save` the current one.
-        Raises IdentityError, DiskError.
+        The boot id of the result is the recorded one, of the *last* start: compare it, then `save` the
+        current one. Raises IdentityError, DiskError.
         """
         identity = load(disk)
         if identity is None:

@@ -1,18 +1,20 @@
 """One partition's log on this broker: appends, reads, truncation, and how far it is durable.
 
-Who uses it: the partition layer, on the event loop's thread; nothing here blocks on a sync except opening, closing,
-truncation and changes of the log start, which are rare. A log does not know high watermarks, leaders or clients.
+Who uses it: the partition layer, on the event loop's thread; nothing here blocks on a sync except opening,
+closing, truncation and changes of the log start, which are rare. A log does not know high watermarks, leaders
+or clients.
 
-Two steps make an append. `stage` judges one batch, gives it its offsets and patches them in; `commit` writes everything
-staged with one system call. A failed write takes everything back: file, offsets, producers.
+Two steps make an append. `stage` judges one batch, gives it its offsets and patches them in; `commit` writes
+everything staged with one system call. A failed write takes everything back: file, offsets, producers.
 
-Durability: `end_offset` is written, `synced_end` is on the disk. `begin_sync` captures what is to be made durable (the
-files that were written to, sealed indexes, leader epochs, new names), a thread does it, `finish_sync` raises `synced_end`.
-After a failed sync nobody knows what the disk holds: the log refuses work until `reopen`.
+Durability: `end_offset` is written, `synced_end` is on the disk. `begin_sync` captures what is to be made
+durable (the files that were written to, sealed indexes, leader epochs, new names), a thread does it,
+`finish_sync` raises `synced_end`. After a failed sync nobody knows what the disk holds: the log refuses work
+until `reopen`.
 
-Beside this file: `recovery.py` (opening), `segment.py`, and what a log does seldom: `follower.py`, `truncation.py`,
-`retention.py`, `lookup.py` (timestamps, verification). Their functions and `Log` are one unit: attributes without an
-underscore that the class does not document are theirs, and nobody else's.
+Beside this file: `recovery.py` (opening), `segment.py`, and what a log does seldom: `follower.py`,
+`truncation.py`, `retention.py`, `lookup.py` (timestamps, verification). Their functions and `Log` are one
+unit: attributes without an underscore that the class does not document are theirs, and nobody else's.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SMALL_CACHE_FILES = 16
+_NEW, _DUPLICATE = False, True
 _pack_offsets = struct.Struct(">qii").pack_into
 
 
@@ -118,9 +121,9 @@ class Log:
     ) -> Log:
         """Open the log in `directory`, or create it.
 
-        `clean` says that the last use ended with `close`. Otherwise everything from `recovery_point` on is checked,
-        cut at the first bad batch, and made durable. `start_offset` is the least log start, from a checkpoint.
-        Raises DiskError.
+        `clean` says that the last use ended with `close`. Otherwise everything from `recovery_point` on is
+        checked, cut at the first bad batch, and made durable. `start_offset` is the least log start, from a
+        checkpoint. Raises DiskError.
         """
         log = cls(files or FileCache(disk, _SMALL_CACHE_FILES), directory, config, producer_expiration_ms)
         log._load(now_ms, clean=clean, recovery_point=recovery_point, start_offset=start_offset)
@@ -163,7 +166,7 @@ class Log:
     def __repr__(self) -> str:
         return f"<Log {self.directory} [{self.start_offset}, {self.end_offset}) synced={self.synced_end}>"
 
-    # -- what others may know ------------------------------------------------------------------------------------------
+    # -- what others may know --------------------------------------------------------------------------------
 
     @property
     def last_epoch(self) -> int:
@@ -201,13 +204,13 @@ class Log:
         logger.error("%s is out of service until it is reopened: %s", self.directory, reason)
         self.failed = reason
 
-    # -- appends -------------------------------------------------------------------------------------------------------
+    # -- appends ---------------------------------------------------------------------------------------------
 
     def stage(self, batch: memoryview, epoch: int, now_ms: int) -> Staged:
         """Take one batch of a client as leader in `epoch`; `commit` writes it. The buffer must stay valid until then.
 
-        Base offset and leader epoch (with LogAppendTime also the timestamp) are patched in place.
-        Raises KafkaError as `validate_client_batch` and `ProducerState.judge` say, KAFKA_STORAGE_ERROR if failed.
+        Base offset and leader epoch (with LogAppendTime also the timestamp) are patched in place. Raises
+        KafkaError as `validate_client_batch` and `ProducerState.judge` say, KAFKA_STORAGE_ERROR if failed.
         """
         if self.failed:
             self.refuse()
@@ -222,7 +225,7 @@ class Log:
             earlier = self.producers.judge(producer_id, producer_epoch, sequence, delta)
             if earlier is not None:
                 append_time = earlier.timestamp if config.log_append_time else -1
-                return Staged(earlier.first_offset, earlier.last_offset, append_time, True)
+                return Staged(earlier.first_offset, earlier.last_offset, append_time, _DUPLICATE)
             self.producers.note(producer_id, producer_epoch, sequence, delta, last_offset, timestamp)
         _pack_offsets(batch, 0, base_offset, length, epoch)
         if timestamp > self.active.roll_timestamp:
@@ -232,12 +235,13 @@ class Log:
         self.staged.append((batch, base_offset, last_offset, timestamp, size))
         self.staged_bytes += size
         self.next_offset = last_offset + 1
-        return Staged(base_offset, last_offset, now_ms if config.log_append_time else -1, False)
+        return Staged(base_offset, last_offset, now_ms if config.log_append_time else -1, _NEW)
 
     def commit(self) -> None:
         """Write everything staged, rolling where due.
 
-        Raises KafkaError(KAFKA_STORAGE_ERROR) with everything staged taken back; the next attempt may succeed.
+        Raises KafkaError(KAFKA_STORAGE_ERROR) with everything staged taken back; the next attempt may
+        succeed.
         """
         staged = self.staged
         if not staged:
@@ -284,7 +288,10 @@ class Log:
         self.careful = False
 
     def _roll(self, last_offset: int, base_offset: int) -> None:
-        """Seal the active segment and start the next one, at the log end where offsets allow it. Raises DiskError."""
+        """Seal the active segment and start the next one, at the log end where offsets allow it.
+
+        Raises DiskError.
+        """
         old = self.active
         start = old.next_offset
         if last_offset - start > (1 << 31) - 1:
@@ -326,7 +333,8 @@ class Log:
         """Append batches as they are, with the offsets and epochs that their leader gave; return the last offset.
 
         An incomplete last batch is left out. Returns -1 if there was no complete batch. Raises KafkaError:
-        CORRUPT_MESSAGE, OFFSET_OUT_OF_RANGE (an offset at or below one that the log has), KAFKA_STORAGE_ERROR.
+        CORRUPT_MESSAGE, OFFSET_OUT_OF_RANGE (an offset at or below one that the log has),
+        KAFKA_STORAGE_ERROR.
         """
         if self.failed:
             self.refuse()
@@ -340,7 +348,8 @@ class Log:
     def assign_epoch_start(self, epoch: int) -> None:
         """Note that `epoch` begins at the log end: this broker became its leader.
 
-        Raises KafkaError(FENCED_LEADER_EPOCH) for an epoch below the last one of this log (design section 3.3).
+        Raises KafkaError(FENCED_LEADER_EPOCH) for an epoch below the last one of this log (design section
+        3.3).
         """
         if epoch < self.epochs.latest_epoch:
             raise KafkaError(
@@ -369,7 +378,10 @@ class Log:
         return False
 
     def take_snapshot(self) -> None:
-        """Write the producers' state at the log end, for recovery; a full disk costs only a longer recovery."""
+        """Write the producers' state at the log end, for recovery.
+
+        A full disk costs only a longer recovery.
+        """
         offset = self.end_offset
         if self.snapshots and self.snapshots[-1] >= offset:
             return
@@ -387,15 +399,16 @@ class Log:
         while len(self.snapshots) > SNAPSHOTS_KEPT:
             self.disk.remove(snapshot_path(self.directory, self.snapshots.pop(0)))
 
-    # -- reads ---------------------------------------------------------------------------------------------------------
+    # -- reads -----------------------------------------------------------------------------------------------
 
     def read(
         self, offset: int, max_bytes: int, upper_offset: int, *, min_one_batch: bool
     ) -> FileSlice | None:
         """Return whole batches from the one that holds `offset` on, below `upper_offset`, within `max_bytes`.
 
-        With `min_one_batch` the first batch comes even if it is larger. None: there is nothing (yet), or the first
-        batch is larger. Raises KafkaError OFFSET_OUT_OF_RANGE, or CORRUPT_MESSAGE with the file and position.
+        With `min_one_batch` the first batch comes even if it is larger. None: there is nothing (yet), or the
+        first batch is larger. Raises KafkaError OFFSET_OUT_OF_RANGE, or CORRUPT_MESSAGE with the file and
+        position.
         """
         end_offset = self.end_offset
         if offset < self.start_offset or offset > end_offset:
@@ -413,10 +426,8 @@ class Log:
                 start = segment.position_of(offset)
             else:
                 segment, start = self._find(offset)
-            if upper_offset >= segment.next_offset:
-                end = segment.size
-            else:
-                end = segment.position_of(upper_offset)
+            beyond = upper_offset >= segment.next_offset
+            end = segment.size if beyond else segment.position_of(upper_offset)
             length = end - start
             if length > max_bytes:
                 length = segment.cut(start, start + max_bytes) - start
@@ -472,14 +483,20 @@ class Log:
         """Check every batch of every segment; return what is wrong, at most one finding per segment. Slow."""
         return lookup.verify(self)
 
-    # -- truncation ----------------------------------------------------------------------------------------------------
+    # -- truncation ------------------------------------------------------------------------------------------
 
     def truncate_to(self, offset: int) -> None:
-        """Drop every batch that reaches `offset`; durable when it returns. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
+        """Drop every batch that reaches `offset`.
+
+        Durable when it returns. Raises KafkaError(KAFKA_STORAGE_ERROR).
+        """
         truncation.truncate_to(self, offset)
 
     def reset_to(self, offset: int) -> None:
-        """Drop everything and start over at `offset`, which may be anywhere. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
+        """Drop everything and start over at `offset`, which may be anywhere.
+
+        Raises KafkaError(KAFKA_STORAGE_ERROR).
+        """
         truncation.reset_to(self, offset)
 
     def advance_start(self, offset: int) -> None:
@@ -515,10 +532,13 @@ class Log:
             return 0
         return retention.apply_retention(self, now_ms, high_watermark)
 
-    # -- durability ----------------------------------------------------------------------------------------------------
+    # -- durability ------------------------------------------------------------------------------------------
 
     def begin_sync(self) -> SyncWork | None:
-        """Capture what is to be made durable; None if there is nothing, or if the log failed. Run it in a thread."""
+        """Capture what is to be made durable.
+
+        None if there is nothing, or if the log failed. Run it in a thread.
+        """
         if self.failed or not self.wants_sync:
             return None
         files = self.dirty_files
@@ -564,7 +584,7 @@ class Log:
                 assert work.error is not None
                 raise work.error
 
-    # -- the end -------------------------------------------------------------------------------------------------------
+    # -- the end ---------------------------------------------------------------------------------------------
 
     def close(self, *, clean: bool = True) -> None:
         """Stop using the log. A clean close makes everything durable, so that the next opening need not check it.

@@ -29,8 +29,8 @@ def offset_for_timestamp(log: Log, timestamp_ms: int, upper_offset: int) -> Foun
         if segment.max_timestamp < timestamp_ms:
             continue
         _, indexed_offset = segment.time_index.lookup(timestamp_ms)
-        _, position = segment.offset_index.lookup(max(indexed_offset, start_offset))
-        for position, header in segment.headers(position):
+        _, start = segment.offset_index.lookup(max(indexed_offset, start_offset))
+        for position, header in segment.headers(start):
             if header.base_offset >= upper_offset:
                 return None
             if header.max_timestamp >= timestamp_ms and header.last_offset >= start_offset:

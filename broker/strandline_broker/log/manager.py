@@ -1,11 +1,12 @@
 """All logs of one broker: found and opened at start, created and deleted by name, checkpointed, swept, closed.
 
-Who uses it: the replica manager and the broker's life cycle. `open`, `open_or_create`, `purge`, `Checkpoint.write` and
-`close` block on the disk and may run in a thread, one of them at a time; the rest is for the event loop's thread.
+Who uses it: the replica manager and the broker's life cycle. `open`, `open_or_create`, `purge`,
+`Checkpoint.write` and `close` block on the disk and may run in a thread, one of them at a time; the rest is
+for the event loop's thread.
 
-The data directory looks as Kafka's does: one directory per partition with `partition.metadata` (its topic id), checkpoint
-files for recovery points, log starts and high watermarks, and `.kafka_cleanshutdown`, which exists only between a clean
-stop and the next start.
+The data directory looks as Kafka's does: one directory per partition with `partition.metadata` (its topic
+id), checkpoint files for recovery points, log starts and high watermarks, and `.kafka_cleanshutdown`, which
+exists only between a clean stop and the next start.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from strandline_broker.log.files import DEFAULT_MAX_OPEN_FILES, FileCache
 from strandline_broker.log.log import Log
 from strandline_broker.log.names import (
     DELETE_DIR_SUFFIX,
-    STRAY_DIR_SUFFIX,
     PARTITION_METADATA,
+    STRAY_DIR_SUFFIX,
     log_directory,
     parse_log_directory,
 )
@@ -52,7 +53,10 @@ CLEAN_SHUTDOWN = ".kafka_cleanshutdown"
 
 
 class Checkpoint:
-    """The offsets of all logs at one moment, captured on the loop's thread; `write` blocks and may run on another."""
+    """The offsets of all logs at one moment, captured on the loop's thread.
+
+    `write` blocks and may run on another.
+    """
 
     __slots__ = ("_high_watermarks", "_manager", "_recovery_points", "_round", "_starts")
 
@@ -119,12 +123,13 @@ class LogManager:
     def __iter__(self) -> Iterator[Log]:
         return iter(self.logs.values())
 
-    # -- start ---------------------------------------------------------------------------------------------------------
+    # -- start -----------------------------------------------------------------------------------------------
 
     def open(self, config_of: Callable[[str], LogConfig] | None = None) -> None:
         """Open every log in the data directory, recovering them unless the last stop was clean.
 
-        A log that cannot be opened is put `offline` and harms no other. Raises DiskError if the directory itself fails.
+        A log that cannot be opened is put `offline` and harms no other. Raises DiskError if the directory
+        itself fails.
         """
         if self._root:
             self._disk.makedirs(self._root)
@@ -156,7 +161,8 @@ class LogManager:
         if clean:
             # Gone for good before anything is written: a crash from here on is not a clean stop.
             self._disk.remove(path)
-            self._disk.sync_dir(self._root)
+        # Otherwise a killed process may have left directories that a power failure would still take back.
+        self._disk.sync_dir(self._root)
         return clean
 
     def _read_offsets(self, name: str, present: set[TopicPartition]) -> dict[TopicPartition, int]:
@@ -200,10 +206,13 @@ class LogManager:
 
     @property
     def lost_synced(self) -> list[Log]:
-        """The logs that ended below a recorded synced point: this volume needs a new generation (design 3.2)."""
+        """The logs that ended below a recorded synced point.
+
+        This volume needs a new generation (design 3.2).
+        """
         return [log for log in self if log.recovery.lost_synced]
 
-    # -- logs by name --------------------------------------------------------------------------------------------------
+    # -- logs by name ----------------------------------------------------------------------------------------
 
     def get(self, topic: str, partition: int) -> Log | None:
         """Return an open log."""
@@ -221,8 +230,8 @@ class LogManager:
         """Return the log of a partition of this very topic, making it if there is none.
 
         A log of this name that belongs to another topic id is moved aside, never deleted (`purge` deletes).
-        Raises DiskError, and KafkaError: KAFKA_STORAGE_ERROR if the log is offline, INCONSISTENT_TOPIC_ID if there are
-        records without any topic id.
+        Raises DiskError, and KafkaError: KAFKA_STORAGE_ERROR if the log is offline, INCONSISTENT_TOPIC_ID if
+        there are records without any topic id.
         """
         key = (topic, partition)
         if key in self.offline:
@@ -316,7 +325,10 @@ class LogManager:
             self._remove_in_background(path)
 
     def _forget(self, keys: list[TopicPartition]) -> None:
-        """Let no checkpoint speak of these logs any more: a new log of the same name must start from nothing."""
+        """Let no checkpoint speak of these logs any more.
+
+        A new log of the same name must start from nothing.
+        """
         for key in keys:
             self._topic_ids.pop(key, None)
             self._recovery_points.pop(key, None)
@@ -336,7 +348,7 @@ class LogManager:
 
         self._in_background(remove)
 
-    # -- upkeep --------------------------------------------------------------------------------------------------------
+    # -- upkeep ----------------------------------------------------------------------------------------------
 
     def sweep(self, now_ms: int, high_watermark_of: Callable[[Log], int]) -> list[Log]:
         """Apply retention, roll old segments and forget idle producers; return the logs that want a sync now.

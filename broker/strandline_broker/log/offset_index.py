@@ -1,7 +1,8 @@
 """The offset index of a segment: where in the file to start looking for an offset.
 
-Format (Kafka `OffsetIndex`): 8-byte entries, big-endian: the last offset of a batch relative to the segment's base
-offset (u32), and the position at which that batch starts (u32). Sparse: one entry per `index.interval.bytes` of log.
+Format (Kafka `OffsetIndex`): 8-byte entries, big-endian: the last offset of a batch relative to the segment's
+base offset (u32), and the position at which that batch starts (u32). Sparse: one entry per
+`index.interval.bytes` of log.
 """
 
 from __future__ import annotations

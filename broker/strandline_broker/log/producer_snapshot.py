@@ -7,7 +7,10 @@ Format (Kafka `ProducerSnapshot.json`, version 1, not flexible), big-endian:
 | 2 | version = 1 |
 | 4 | CRC-32C of everything behind this field |
 | 4 | number of entries |
-| 46 each | producer id i64, epoch i16, last sequence i32, last offset i64, offset delta i32, timestamp i64, coordinator epoch i32, first offset of the open transaction i64 (-1: none) |
+| 46 each | an entry |
+
+An entry: producer id i64, epoch i16, last sequence i32, last offset i64, offset delta i32, timestamp i64, coordinator
+epoch i32, first offset of the open transaction i64 (-1: none).
 
 File name: `<offset, 20 digits>.snapshot`; the snapshot holds everything below that offset.
 """

@@ -1,7 +1,8 @@
 """What a log remembers of idempotent producers: epochs, the last five batches, and how to judge the next one.
 
-Who uses it: `Log` at staging (client batches are judged), at follower appends and at recovery (batches are only noted).
-Pure but for being mutable: entries are immutable tuples, so a failed write puts the old ones back.
+Who uses it: `Log` at staging (client batches are judged), at follower appends and at recovery (batches are
+only noted). Pure but for being mutable: entries are immutable tuples, so a failed write puts the old ones
+back.
 
 How a batch with producer id, epoch and first sequence is judged (Kafka `ProducerAppendInfo`):
 
@@ -76,8 +77,8 @@ class ProducerEntry(NamedTuple):
 class ProducerState:
     """The producers of one log. What `judge` and `note` change can be undone until `settle`.
 
-    `expiration_ms` is `producer.id.expiration.ms`. Beyond `max_producers` the longest idle ones are forgotten, as if
-    they had expired.
+    `expiration_ms` is `producer.id.expiration.ms`. Beyond `max_producers` the longest idle ones are
+    forgotten, as if they had expired.
     """
 
     __slots__ = ("_entries", "_undo", "expiration_ms", "map_end_offset", "max_producers")
@@ -168,7 +169,10 @@ class ProducerState:
         self._entries[producer_id] = ProducerEntry(producer_id, epoch, kept, timestamp, entry[4], first)
 
     def note_header(self, header: BatchHeader) -> None:
-        """Take note of a batch that is in the log (replication, recovery); control batches go to `note_marker`."""
+        """Take note of a batch that is in the log (replication, recovery).
+
+        Control batches go to `note_marker`.
+        """
         if header.producer_id >= 0 and not header.is_control:
             self.note(
                 header.producer_id,
@@ -205,7 +209,10 @@ class ProducerState:
         self._undo.clear()
 
     def expire(self, now_ms: int) -> int:
-        """Forget producers that were idle for `expiration_ms` and have no open transaction; return how many."""
+        """Forget producers that were idle for `expiration_ms` and have no open transaction.
+
+        Return how many.
+        """
         limit = now_ms - self.expiration_ms
         expired = [
             entry.producer_id

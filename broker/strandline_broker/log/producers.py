@@ -46,9 +46,9 @@ def load_producers(
 ) -> list[int]:
     """Fill `producers` from the newest readable snapshot and the batches behind it; return the snapshots left.
 
-    Batches below the log start are noted too while they are there: a producer whose last ones were deleted goes on
-    where it was. A snapshot below the first segment misses batches that are gone, so it would refuse producers that
-    did nothing wrong: it is dropped, and they count as unknown.
+    Batches below the log start are noted too while they are there: a producer whose last ones were deleted
+    goes on where it was. A snapshot below the first segment misses batches that are gone, so it would refuse
+    producers that did nothing wrong: it is dropped, and they count as unknown.
     """
     left = list(snapshots)
     directory = segments[0].directory
@@ -76,7 +76,10 @@ def load_producers(
 
 
 def replay(producers: ProducerState, segments: list[Segment], start_offset: int, end_offset: int) -> None:
-    """Take note of every batch in `[start_offset, end_offset)`; what is corrupt is passed over with a warning."""
+    """Take note of every batch in `[start_offset, end_offset)`.
+
+    What is corrupt is passed over with a warning.
+    """
     first = max(0, bisect_right(segments, start_offset, key=lambda segment: segment.base_offset) - 1)
     for segment in segments[first:]:
         try:

@@ -1,12 +1,13 @@
 """Opening a log: which files are there, what of them can be trusted, and what has to be rebuilt.
 
-Who uses it: `Log.open` and `Log.reopen`; nobody else. After a clean stop files are taken at their word and sealed segments
-are not even read. After any other stop every batch from the recovery point's segment on is checked; the log ends before the
-first one that is torn, corrupt or out of order, and what follows it is removed.
+Who uses it: `Log.open` and `Log.reopen`; nobody else. After a clean stop files are taken at their word and
+sealed segments are not even read. After any other stop every batch from the recovery point's segment on is
+checked; the log ends before the first one that is torn, corrupt or out of order, and what follows it is
+removed.
 
-One rule is ours: a *gap* between two segments above the recovery point means that the end of the older one was lost, cut at
-a batch boundary, and ends the log too. (Kafka leaves such gaps only by compaction, which must therefore raise the recovery
-point past a segment before it replaces it.)
+One rule is ours: a *gap* between two segments above the recovery point means that the end of the older one
+was lost, cut at a batch boundary, and ends the log too. (Kafka leaves such gaps only by compaction, which
+must therefore raise the recovery point past a segment before it replaces it.)
 
 Source: Kafka `LogLoader`, `LogSegment.recover`, `UnifiedLog.rebuildProducerState`.
 """
@@ -50,7 +51,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class RecoveryReport:
-    """What opening a log found. `lost_synced` is the alarm: the log ends below a point that was recorded as durable."""
+    """What opening a log found.
+
+    `lost_synced` is the alarm: the log ends below a point that was recorded as durable.
+    """
 
     clean: bool
     recovery_point: int
@@ -118,9 +122,18 @@ class _Loader:
     def load(self, producers: ProducerState, start_offset: int) -> LoadedLog:
         is_new = not self.disk.exists(self.directory)
         self.disk.makedirs(self.directory)
-        start_offset = max(start_offset, self._recorded_start())
+        if not self.report.clean and not is_new:
+            # A killed process leaves names that a power failure would still take back; what follows relies on them.
+            self.disk.sync_dir(self.directory)
+        recorded_start = self._recorded_start()
+        start_offset = max(start_offset, recorded_start or 0)
         self._list_files(start_offset)
         is_new = is_new or not self.segments
+        if recorded_start is not None and self.segments and self.segments[0].base_offset > start_offset:
+            # The segment of the log start is gone, so it was never synced, nor anything behind it.
+            self.report.reason = f"nothing holds offset {start_offset}, where the log starts"
+            logger.warning("%s: %s; starting over there", self.directory, self.report.reason)
+            self._remove_segments(0)
         if self.segments:
             start_offset = max(start_offset, self.segments[0].base_offset)
             self._find_end()
@@ -176,14 +189,14 @@ class _Loader:
             not self.report.clean and not self.synced,
         )
 
-    # -- files ---------------------------------------------------------------------------------------------------------
+    # -- files -----------------------------------------------------------------------------------------------
 
-    def _recorded_start(self) -> int:
+    def _recorded_start(self) -> int | None:
         try:
-            return read_single_offset(self.disk, f"{self.directory}/{LOG_START_CHECKPOINT}") or 0
+            return read_single_offset(self.disk, f"{self.directory}/{LOG_START_CHECKPOINT}")
         except CorruptCheckpoint as error:
             logger.warning("ignored: %s", error)
-            return 0
+            return None
 
     def _list_files(self, start_offset: int) -> None:
         bases: list[int] = []
@@ -234,7 +247,7 @@ class _Loader:
             self.report.removed_segments += 1
             self.names_changed = True
 
-    # -- the end of the log --------------------------------------------------------------------------------------------
+    # -- the end of the log ----------------------------------------------------------------------------------
 
     def _find_end(self) -> None:
         active = self.segments[-1]
@@ -281,7 +294,10 @@ class _Loader:
         return False
 
     def _recover_segment(self, segment: Segment) -> bool:
-        """Check a segment, cut it before the first bad batch, rebuild its indexes; return whether it was whole."""
+        """Check a segment, cut it before the first bad batch, rebuild its indexes.
+
+        Return whether it was whole.
+        """
         file = segment.hold()
         found = segment.size
         position = 0

@@ -1,9 +1,11 @@
 """Which segments a log may give up: by age, by size, and below its start.
 
-Who uses it: `Log.apply_retention`. Oldest first, and only while the next older one goes too; nothing at or above the high
-watermark; the active segment only when all of it is obsolete, and then a new one takes its place.
+Who uses it: `Log.apply_retention`. Oldest first, and only while the next older one goes too; nothing at or
+above the high watermark; the active segment only when all of it is obsolete, and then a new one takes its
+place.
 
-A segment without timestamps ages from the moment it was created or opened (Kafka looks at the file's modification time).
+A segment without timestamps ages from the moment it was created or opened (Kafka looks at the file's
+modification time).
 
 Source: Kafka `UnifiedLog.deletableSegments` and its three predicates.
 """

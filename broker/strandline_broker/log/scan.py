@@ -1,7 +1,7 @@
 """Walking the batches of a segment file: headers only, or with every byte checked.
 
-Who uses it: position lookups, recovery, replay of producer state, timestamp lookups, `verify`. Reads are chunked, so
-small batches cost no system call each and large ones are skipped over.
+Who uses it: position lookups, recovery, replay of producer state, timestamp lookups, `verify`. Reads are
+chunked, so small batches cost no system call each and large ones are skipped over.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ def check_header(header: BatchHeader, path: str, position: int, end: int) -> Non
 
 
 def iter_headers(file: File, position: int, end: int) -> Iterator[tuple[int, BatchHeader]]:
-    """Yield (position, header) of each batch in `[position, end)`. Raises CorruptBatch; checksums are not looked at."""
+    """Yield (position, header) of each batch in `[position, end)`.
+
+    Raises CorruptBatch; checksums are not looked at.
+    """
     chunk = b""
     chunk_start = position
     while position < end:

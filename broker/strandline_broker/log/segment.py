@@ -1,10 +1,11 @@
 """One segment of a log: a file of batches, its two sparse indexes, and what is known about positions in it.
 
-Who uses it: `Log` and the modules beside it. Not for anybody else: a segment knows nothing of high watermarks, epochs or
-durability.
+Who uses it: `Log` and the modules beside it. Not for anybody else: a segment knows nothing of high
+watermarks, epochs or durability.
 
-Positions are remembered in two small bounded maps, `marks` (where appends ended) and `hints` (where readers stopped), so
-that tail readers and sequential readers find their next batch without touching the index or the file.
+Positions are remembered in two small bounded maps, `marks` (where appends ended) and `hints` (where readers
+stopped), so that tail readers and sequential readers find their next batch without touching the index or the
+file.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ Batch = tuple["Buffer", int, int, int, int]
 class Segment:
     """A segment. `next_offset` is exact for the active segment and an upper bound for sealed ones.
 
-    `max_timestamp` and `max_timestamp_offset` (the last offset of the batch that has it) are -1 until known or if no
-    record has a timestamp; sealed segments read theirs from the time index when first asked.
+    `max_timestamp` and `max_timestamp_offset` (the last offset of the batch that has it) are -1 until known
+    or if no record has a timestamp; sealed segments read theirs from the time index when first asked.
 
     An append that stays within `safe_size`, `max_next_offset` and `roll_timestamp` needs no `should_roll`.
     """
@@ -119,7 +120,7 @@ class Segment:
     def _sibling(self, suffix: str) -> str:
         return f"{self.directory}/{file_name(self.base_offset, suffix)}"
 
-    # -- files and indexes ---------------------------------------------------------------------------------------------
+    # -- files and indexes -----------------------------------------------------------------------------------
 
     @property
     def disk(self) -> Disk:
@@ -160,7 +161,10 @@ class Segment:
 
     @property
     def offset_index(self) -> OffsetIndex:
-        """The offset index, loaded or rebuilt when first asked for. Raises CorruptBatch if it cannot be rebuilt."""
+        """The offset index, loaded or rebuilt when first asked for.
+
+        Raises CorruptBatch if it cannot be rebuilt.
+        """
         if not self._indexes_loaded:
             self._load_indexes()
         return self._offset_index
@@ -192,7 +196,10 @@ class Segment:
                 logger.error("%s; what lies behind it cannot be read", error)
 
     def _build_indexes(self) -> None:
-        """Build both indexes again from the headers in the file. Raises CorruptBatch with them complete up to it."""
+        """Build both indexes again from the headers in the file.
+
+        Raises CorruptBatch with them complete up to it.
+        """
         self.start_indexing()
         try:
             for position, header in iter_headers(self.file, 0, self.size):
@@ -222,7 +229,7 @@ class Segment:
             self.bytes_since_index = 0
         self.bytes_since_index += size
 
-    # -- timestamps ----------------------------------------------------------------------------------------------------
+    # -- timestamps ------------------------------------------------------------------------------------------
 
     @property
     def max_timestamp(self) -> int:
@@ -289,7 +296,7 @@ class Segment:
         waited = max_timestamp - first if first >= 0 else now_ms - self.created_ms
         return waited > self.config.segment_ms - self._jitter_ms
 
-    # -- writing -------------------------------------------------------------------------------------------------------
+    # -- writing ---------------------------------------------------------------------------------------------
 
     def append(self, batches: Sequence[Batch], byte_count: int) -> None:
         """Write batches, `byte_count` bytes in all, with one system call and index them.
@@ -410,7 +417,7 @@ class Segment:
             self._build_indexes()
             self._reread_tail()
 
-    # -- reading -------------------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------
 
     def header_at(self, position: int) -> BatchHeader:
         """Read the header of the batch at a position. Raises CorruptBatch."""
@@ -443,7 +450,8 @@ class Segment:
     def _search(self, offset: int) -> int:
         indexed, start = self.offset_index.lookup(offset)
         if start and not self._agrees(indexed, start):
-            # Is it the index, or is it the segment? A corrupt batch must not cost the index what it knows behind it.
+            # Is it the index, or is it the segment? A corrupt batch must not cost the index what it knows
+            # behind it.
             for _ in iter_headers(self.file, 0, self.size):
                 pass
             logger.warning("%s: the index is wrong about offset %d, rebuilding it", self.path, indexed)
@@ -480,10 +488,13 @@ class Segment:
         self.remember(int.from_bytes(data, "big"), position)
         return position
 
-    # -- the end -------------------------------------------------------------------------------------------------------
+    # -- the end ---------------------------------------------------------------------------------------------
 
     def paths(self) -> list[str]:
-        """Return every file that belongs to this segment; the log file last, so that a half-removed one is an orphan."""
+        """Return every file that belongs to this segment.
+
+        The log file last, so that a half-removed one is an orphan.
+        """
         return [
             self._sibling(TXN_INDEX_SUFFIX),
             self._time_index.path,
@@ -499,7 +510,10 @@ class Segment:
             self._files.disk.remove(path)
 
     def retire(self) -> list[str]:
-        """Rename the files out of the way (quick, and a new segment may take their names); return what to remove."""
+        """Rename the files out of the way (quick, and a new segment may take their names).
+
+        Return what to remove.
+        """
         self._file = None
         doomed = []
         for path in self.paths():
@@ -518,5 +532,5 @@ class Segment:
             self._files.forget(path)
 
 
-class TornAppend(OSError):
+class TornAppend(OSError):  # noqa: N818 # it names what was left behind
     """An append failed and could not be undone: the log must be recovered before it is used again."""

@@ -1,8 +1,9 @@
 """What offset index and time index have in common: a sorted array of fixed-size entries, its end in memory.
 
-New entries stay in memory and reach the file in blocks, at the latest when the segment is sealed or the log closed: an
-index can always be rebuilt from its segment, so nothing here is synced before the segment is sealed. Lookups search the
-part in memory first (that is where readers are), then the file with a few small reads; nothing is mapped or loaded whole.
+New entries stay in memory and reach the file in blocks, at the latest when the segment is sealed or the log
+closed: an index can always be rebuilt from its segment, so nothing here is synced before the segment is
+sealed. Lookups search the part in memory first (that is where readers are), then the file with a few small
+reads; nothing is mapped or loaded whole.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ Entry = tuple[int, int]
 
 
 class SparseIndex:
-    """A sorted list of (first, second) pairs; both columns rise. Subclasses say how an entry looks on disk."""
+    """A sorted list of (first, second) pairs.
+
+    Both columns rise. Subclasses say how an entry looks on disk.
+    """
 
     __slots__ = (
         "_block",
@@ -58,7 +62,10 @@ class SparseIndex:
         return self._stored + len(self._tail)
 
     def load(self) -> bool:
-        """Take over what the file holds; return False if it is missing or no index (it must be rebuilt then)."""
+        """Take over what the file holds.
+
+        Return False if it is missing or no index (it must be rebuilt then).
+        """
         try:
             size = self._files.open(self.path).size()
         except FileNotFoundError:
@@ -120,7 +127,10 @@ class SparseIndex:
         return self._count_stored(column, limit) if self._stored else 0
 
     def _count_stored(self, column: int, limit: int) -> int:
-        """Search the file: in the block at hand if the answer is there, else entry by entry until a block holds it."""
+        """Search the file.
+
+        In the block at hand if the answer is there, else entry by entry until a block holds it.
+        """
         size = self.entry_format.size
         unpack = self.entry_format.unpack_from
         start, end = self._block_start, self._block_end
@@ -161,7 +171,10 @@ class SparseIndex:
             self._spill(len(self._tail) // 2)
 
     def _spill(self, count: int) -> bool:
-        """Move the oldest entries in memory to the file; on a full disk they stay here and nothing is lost."""
+        """Move the oldest entries in memory to the file.
+
+        On a full disk they stay here and nothing is lost.
+        """
         pack = self.entry_format.pack
         data = b"".join([pack(*entry) for entry in self._tail[:count]])
         expected = self._stored * self.entry_format.size

@@ -19,13 +19,7 @@ class Staged:
 
     __slots__ = ("base_offset", "duplicate", "last_offset", "log_append_time_ms")
 
-    def __init__(
-        self,
-        base_offset: int,
-        last_offset: int,
-        log_append_time_ms: int,
-        duplicate: bool,  # noqa: FBT001 # hot path
-    ) -> None:
+    def __init__(self, base_offset: int, last_offset: int, log_append_time_ms: int, duplicate: bool) -> None:
         self.base_offset = base_offset
         self.last_offset = last_offset
         self.log_append_time_ms = log_append_time_ms

@@ -1,7 +1,7 @@
 """What one flush of one log has to make durable, captured on the loop's thread and done on another.
 
-Who uses it: `Log.begin_sync` makes it, the flusher runs it, `Log.finish_sync` draws the conclusion. Running it touches
-nothing of the log itself.
+Who uses it: `Log.begin_sync` makes it, the flusher runs it, `Log.finish_sync` draws the conclusion. Running
+it touches nothing of the log itself.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The time index of a segment: the first offset that can have a timestamp.
 
-Format (Kafka `TimeIndex`): 12-byte entries, big-endian: a timestamp in milliseconds (i64) and an offset relative to the
-segment's base offset (u32): up to that offset nothing is later than that timestamp. Timestamps rise strictly. The last
-entry of a sealed segment holds its largest timestamp, which time-based retention reads.
+Format (Kafka `TimeIndex`): 12-byte entries, big-endian: a timestamp in milliseconds (i64) and an offset
+relative to the segment's base offset (u32): up to that offset nothing is later than that timestamp.
+Timestamps rise strictly. The last entry of a sealed segment holds its largest timestamp, which time-based
+retention reads.
 """
 
 from __future__ import annotations

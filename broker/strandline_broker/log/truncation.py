@@ -1,7 +1,7 @@
 """Cutting a log's end off: a follower that diverged, a reset, or the part of a commit that was written before it failed.
 
-Who uses it: `Log`, whose methods document the outcome. A truncation is durable when it returns. Before anything is cut the
-recovery point falls, so that a crash in between finds everything from there on suspect.
+Who uses it: `Log`, whose methods document the outcome. A truncation is durable when it returns. Before
+anything is cut the recovery point falls, so that a crash in between finds everything from there on suspect.
 
 Source: Kafka `UnifiedLog.truncateTo`, `truncateFullyAndStartAt`.
 """

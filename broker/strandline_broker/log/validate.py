@@ -1,10 +1,11 @@
 """What a leader demands of a batch from a client, and what it changes in it.
 
-Who uses it: `Log.stage`. Pure. Records stay opaque unless the topic's configuration makes the broker look inside: another
-codec than the batch's, compaction (every record needs a key), or a finite `message.timestamp.before.max.ms`.
+Who uses it: `Log.stage`. Pure. Records stay opaque unless the topic's configuration makes the broker look
+inside: another codec than the batch's, compaction (every record needs a key), or a finite
+`message.timestamp.before.max.ms`.
 
-Differences from Kafka: timestamps are judged by the batch header (its maximum, which clients compute) instead of record by
-record; transactional batches are refused until transactions are advertised.
+Differences from Kafka: timestamps are judged by the batch header (its maximum, which clients compute) instead
+of record by record; transactional batches are refused until transactions are advertised.
 
 Source: Kafka `LogValidator`, `UnifiedLog.analyzeAndValidateRecords`, `ProduceRequest.validateRecords`.
 """
@@ -58,8 +59,8 @@ def validate_client_batch(batch: memoryview, config: LogConfig, now_ms: int) -> 
     """Check one batch of a client; return it as it is to be stored, and its header fields in wire order.
 
     The batch returned is the one given, or a new one where the topic's codec differs. With
-    `message.timestamp.type=LogAppendTime` its timestamp is `now_ms` and its checksum is renewed.
-    Raises KafkaError INVALID_RECORD, CORRUPT_MESSAGE, MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE, INVALID_TIMESTAMP,
+    `message.timestamp.type=LogAppendTime` its timestamp is `now_ms` and its checksum is renewed. Raises
+    KafkaError INVALID_RECORD, CORRUPT_MESSAGE, MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE, INVALID_TIMESTAMP,
     UNSUPPORTED_FOR_MESSAGE_FORMAT (transactional), UNSUPPORTED_COMPRESSION_TYPE.
     """
     size = len(batch)

@@ -1,8 +1,8 @@
 """The real disk: plain system calls below one directory.
 
-Who uses it: the composition root gives one to the log manager. Paths are relative to the root and `/`-separated; the
-durability contract is that of `disk.py`. Appends go to the tracked end of the file with one `pwritev`, reads use
-`pread`, so no file position is shared between readers and the writer.
+Who uses it: the composition root gives one to the log manager. Paths are relative to the root and
+`/`-separated; the durability contract is that of `disk.py`. Appends go to the tracked end of the file with
+one `pwritev`, reads use `pread`, so no file position is shared between readers and the writer.
 """
 
 from __future__ import annotations
@@ -12,12 +12,9 @@ import errno
 import os
 import shutil
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from strandline_broker.seams.disk import Buffer, DiskError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _IOV_MAX = 1024
 _FALLOC_FL_KEEP_SIZE = 1
@@ -141,7 +138,10 @@ class LocalFile:
         self._size = length
 
     def allocate(self, length: int) -> None:
-        """Reserve blocks up to `length` without changing the size; file systems that cannot are left alone."""
+        """Reserve blocks up to `length` without changing the size.
+
+        File systems that cannot are left alone.
+        """
         if _fallocate is not None and length > self._size:
             _fallocate(self._fd, _FALLOC_FL_KEEP_SIZE, self._size, length - self._size)
 
@@ -166,8 +166,8 @@ class LocalDisk:
     __slots__ = ("_root",)
 
     def __init__(self, root: str | Path) -> None:
-        self._root = os.path.abspath(root)
-        os.makedirs(self._root, mode=_MODE_DIR, exist_ok=True)
+        self._root = str(Path(root).absolute())
+        Path(self._root).mkdir(mode=_MODE_DIR, parents=True, exist_ok=True)
 
     @property
     def root(self) -> str:
@@ -196,7 +196,7 @@ class LocalDisk:
     def listdir(self, path: str) -> list[str]:
         """Return the sorted names in a directory. Raises FileNotFoundError."""
         try:
-            return sorted(os.listdir(self._path(path)))
+            return sorted(os.listdir(self._path(path)))  # noqa: PTH208 # names are all that is wanted
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -205,14 +205,14 @@ class LocalDisk:
     def makedirs(self, path: str) -> None:
         """Create a directory and its parents."""
         try:
-            os.makedirs(self._path(path), mode=_MODE_DIR, exist_ok=True)
+            Path(self._path(path)).mkdir(mode=_MODE_DIR, parents=True, exist_ok=True)
         except OSError as error:
             raise _disk_error(error, path) from error
 
     def rename(self, source: str, target: str) -> None:
         """Atomically give a file or directory another name."""
         try:
-            os.rename(self._path(source), self._path(target))
+            Path(self._path(source)).rename(self._path(target))
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -221,7 +221,7 @@ class LocalDisk:
     def remove(self, path: str) -> None:
         """Remove a file; not an error if it is gone."""
         try:
-            os.unlink(self._path(path))
+            Path(self._path(path)).unlink()
         except FileNotFoundError:
             pass
         except OSError as error:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.unit.log.support import NOW_MS, FailingDisk
 
 from strandline_broker.log.config import LogConfig
 from strandline_broker.log.log import Log
-from tests.unit.log.support import NOW_MS, FailingDisk
 
 OpenLog = Callable[..., Log]
 

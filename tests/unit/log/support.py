@@ -26,7 +26,10 @@ def make_batch(
     epoch: int = -1,
     key: bytes | None = b"k",
 ) -> bytearray:
-    """Return a produced batch. `producer` is (id, epoch, first sequence). Timestamps rise by one unless -1."""
+    """Return a produced batch.
+
+    `producer` is (id, epoch, first sequence). Timestamps rise by one unless -1.
+    """
     producer_id, producer_epoch, sequence = producer or (-1, -1, -1)
     step = 0 if timestamp < 0 else 1
     return bytearray(

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.log.conftest import OpenLog
+from tests.unit.log.support import NOW_MS, FailingDisk, append, make_batch, offsets, read_all
 
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.config import LogConfig
 from strandline_broker.wire.batch import crc_ok, iter_batches, read_header
-from tests.unit.log.conftest import OpenLog
-from tests.unit.log.support import NOW_MS, FailingDisk, append, make_batch, offsets, read_all
 
 
 def test_offsets_and_epoch_are_assigned_in_place_and_the_checksum_still_holds(open_log: OpenLog) -> None:

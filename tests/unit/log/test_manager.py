@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import pytest
+from tests.unit.log.support import NOW_MS, FailingDisk, append, make_batch, offsets
 
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.checkpoints import (
@@ -23,7 +24,6 @@ from strandline_broker.log.log import Log
 from strandline_broker.log.manager import LogManager
 from strandline_broker.log.names import file_name, log_directory, parse_log_directory, split_name
 from strandline_broker.seams.clock import ManualClock
-from tests.unit.log.support import NOW_MS, FailingDisk, append, make_batch, offsets
 
 T1, T2 = UUID(int=1), UUID(int=2)
 
@@ -175,12 +175,12 @@ class TestManager:
 
     def test_many_logs_need_few_files(self, disk: FailingDisk) -> None:
         logs = manager(disk)
-        for index in range(300):
+        for index in range(60):
             logs.open_or_create("t", index, T1, LogConfig()).assign_epoch_start(1)
         logs.close()
         again = LogManager(disk, ManualClock(), max_open_files=20)
         again.open()
-        assert len(again.logs) == 300
+        assert len(again.logs) == 60
         assert len(again._files) <= 20
         assert all(segment._file is None for log in again for segment in log.segments)
 

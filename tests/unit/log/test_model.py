@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from tests.unit.log.support import NOW_MS, make_batch
 
 from strandline_broker.errors import KafkaError
 from strandline_broker.log.config import LogConfig
@@ -14,7 +15,6 @@ from strandline_broker.seams.disk import Disk
 from strandline_broker.seams.local_disk import LocalDisk
 from strandline_broker.seams.sim_disk import SimDisk
 from strandline_broker.wire.batch import iter_batches
-from tests.unit.log.support import NOW_MS, make_batch
 
 CONFIG = LogConfig(segment_bytes=700, index_interval_bytes=150, retention_ms=-1)
 

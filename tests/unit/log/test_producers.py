@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.log.conftest import OpenLog
+from tests.unit.log.support import NOW_MS, FailingDisk, append, make_batch
 
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log import producer_snapshot
 from strandline_broker.log.producer_snapshot import CorruptSnapshot
 from strandline_broker.log.producer_state import ProducerBatch, ProducerEntry, ProducerState
-from tests.unit.log.conftest import OpenLog
-from tests.unit.log.support import NOW_MS, FailingDisk, append, make_batch
 
 LAST = (1 << 31) - 1
 

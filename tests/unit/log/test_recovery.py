@@ -3,12 +3,12 @@ from __future__ import annotations
 import struct
 
 import pytest
+from tests.unit.log.conftest import OpenLog
+from tests.unit.log.support import NOW_MS, FailingDisk, append, make_batch, offsets, read_all
 
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.config import LogConfig
 from strandline_broker.seams.disk import DiskError
-from tests.unit.log.conftest import OpenLog
-from tests.unit.log.support import NOW_MS, FailingDisk, append, make_batch, offsets, read_all
 
 FIRST = "topic-0/00000000000000000000"
 SMALL = LogConfig(segment_bytes=1000, index_interval_bytes=100)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+from tests.unit.log.support import NOW_MS, make_batch
 
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.config import LogConfig
@@ -17,7 +18,6 @@ from strandline_broker.wire.batch import (
     read_header,
     set_crc,
 )
-from tests.unit.log.support import NOW_MS, make_batch
 
 
 def refused(batch: bytearray, config: LogConfig | None = None, *, renew_crc: bool = False) -> ErrorCode:
