@@ -79,7 +79,9 @@ class Broker:
         self._flush = FlushMode(config.flush)
         self._loop = asyncio.get_running_loop()
         self._sync_executor = ThreadPoolExecutor(1, "log-sync")
-        self._executor = ThreadPoolExecutor(2, "disk")
+        # One thread: the log manager wants its blocking calls one at a time. Removals may take long, so they wait elsewhere.
+        self._executor = ThreadPoolExecutor(1, "disk")
+        self._removals = ThreadPoolExecutor(1, "disk-removals")
         self._tasks: list[asyncio.Task[None]] = []
         self._view_changed = asyncio.Event()
         self.view = ClusterView(store, config.cluster_name, rng=rng)
@@ -88,7 +90,7 @@ class Broker:
             clock,
             max_open_files=config.log_open_files_max,
             producer_expiration_ms=config.producer_id_expiration_ms,
-            in_background=self._executor.submit,
+            in_background=self._removals.submit,
         )
         self.flusher = Flusher(
             self._loop, self._sync_executor, on_synced=self._synced, on_failed=self._sync_failed
@@ -225,6 +227,7 @@ class Broker:
                 await self.lease_keeper.release()
         self._sync_executor.shutdown()
         self._executor.shutdown()
+        self._removals.shutdown()
         logger.info("broker %d stopped %s", self.config.broker_id, "clean" if clean else "with errors")
 
     # -- BrokerApi -----------------------------------------------------------------------------------------------------
