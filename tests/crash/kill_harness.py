@@ -43,6 +43,7 @@ _CLIENT = {
     "reconnect.backoff.max.ms": 100,
     "socket.timeout.ms": 10_000,
     "topic.metadata.refresh.interval.ms": 2000,
+    "log_level": 2,
 }
 _CODECS = ("none", "lz4", "zstd", "snappy", "gzip")
 
@@ -71,6 +72,7 @@ class Outcome:
     client_errors: Counter[str] = field(default_factory=Counter)
     outages_s: list[float] = field(default_factory=list)
     duration_s: float = 0.0
+    logs: str = ""
 
     @property
     def ok(self) -> bool:
@@ -97,6 +99,8 @@ class Outcome:
         lines += [f"FINDING {finding}" for finding in self.findings]
         if not self.verdict.ok:
             lines.append(f"FINDING {self.verdict}")
+        if self.logs:
+            lines.append(self.logs)
         return "\n".join(lines)
 
 
@@ -355,7 +359,7 @@ def run(plan: Plan, data_dir: Path, *, options: tuple[str, ...] = (), quiet: boo
         load.read_everything()
         outcome.verdict = check(load.history)
         if not outcome.ok:
-            outcome.findings.append(cluster.tail())
+            outcome.logs = cluster.tail()
     outcome.duration_s = time.monotonic() - started
     return outcome
 

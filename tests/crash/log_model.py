@@ -21,7 +21,7 @@ DEDUPLICATED_BATCHES = 5
 _READ_BYTES = 1 << 20
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 # it names what was found
     """A log broke a promise."""
 
 
@@ -54,7 +54,8 @@ def read_log(log: Log, upper_offset: int | None = None) -> list[Written]:
             content = data[position : position + header.size]
             demand(crc_ok(memoryview(content)), f"{log}: wrong checksum at offset {header.base_offset}")
             demand(
-                header.base_offset == offset or (not found and header.base_offset <= offset <= header.last_offset),
+                header.base_offset == offset
+                or (not found and header.base_offset <= offset <= header.last_offset),
                 f"{log}: batch {header.base_offset}..{header.last_offset} where {offset} comes next",
             )
             found.append(Written(header, content))
@@ -138,9 +139,13 @@ class LogModel:
         for header, content in found:
             base = header.base_offset
             if base < self.acked_end:
-                demand(truth.get(base) == content, f"{log}: the acknowledged batch at {base} is another one now")
+                demand(
+                    truth.get(base) == content, f"{log}: the acknowledged batch at {base} is another one now"
+                )
             else:
-                demand(content in self.attempted.get(base, ()), f"{log}: the batch at {base} was never written")
+                demand(
+                    content in self.attempted.get(base, ()), f"{log}: the batch at {base} was never written"
+                )
         self._check_sequences(log, found)
         self.batches = found
         self.acknowledged(log.synced_end)
@@ -161,13 +166,15 @@ class LogModel:
 
     def check_bounds(self, log: Log) -> None:
         """The log reaches as far as it must and starts where it may."""
-        demand(log.end_offset >= self.acked_end, f"{log}: ends at {log.end_offset}, acknowledged was {self.acked_end}")
-        demand(log.synced_end <= log.end_offset, f"{log}: synced beyond the end")
         demand(
-            log.start_offset >= self.start_at_least, f"{log}: the start fell from {self.start_at_least}"
+            log.end_offset >= self.acked_end,
+            f"{log}: ends at {log.end_offset}, acknowledged was {self.acked_end}",
         )
+        demand(log.synced_end <= log.end_offset, f"{log}: synced beyond the end")
+        demand(log.start_offset >= self.start_at_least, f"{log}: the start fell from {self.start_at_least}")
         demand(
-            log.start_offset <= self.start_at_most, f"{log}: nobody moved the start beyond {self.start_at_most}"
+            log.start_offset <= self.start_at_most,
+            f"{log}: nobody moved the start beyond {self.start_at_most}",
         )
 
     def _check_sequences(self, log: Log, found: list[Written]) -> None:
@@ -191,11 +198,15 @@ class LogModel:
             if number + 1 < len(epochs):
                 end = next(b.header.base_offset for b in self.batches if b.header.leader_epoch > epoch)
                 got = log.epoch_end_offset(epoch)
-                demand(got[0] == epoch and got[1] <= end, f"{log}: epoch {epoch} ends at {got}, expected {end}")
+                demand(
+                    got[0] == epoch and got[1] <= end, f"{log}: epoch {epoch} ends at {got}, expected {end}"
+                )
                 last = max(b.header.next_offset for b in self.batches if b.header.leader_epoch == epoch)
                 demand(got[1] >= last, f"{log}: epoch {epoch} ends at {got}, but has records up to {last}")
         if epochs:
-            demand(log.last_epoch >= epochs[-1], f"{log}: last epoch {log.last_epoch}, records have {epochs[-1]}")
+            demand(
+                log.last_epoch >= epochs[-1], f"{log}: last epoch {log.last_epoch}, records have {epochs[-1]}"
+            )
             self.newest_epoch = max(self.newest_epoch, log.last_epoch)
 
     def rewind_producers(self) -> None:
@@ -249,12 +260,20 @@ class LogModel:
 
 
 def make_batch(
-    sequence: int = -1, *, producer: ProducerModel | None = None, records: int = 1, size: int = 20, timestamp: int = 0
+    sequence: int = -1,
+    *,
+    producer: ProducerModel | None = None,
+    records: int = 1,
+    size: int = 20,
+    timestamp: int = 0,
 ) -> bytearray:
     """Build a batch as a client sends it."""
     return bytearray(
         build_batch(
-            [Record(timestamp=timestamp, value=b"%d/" % (sequence + i) + bytes(size)) for i in range(records)],
+            [
+                Record(timestamp=timestamp, value=b"%d/" % (sequence + i) + bytes(size))
+                for i in range(records)
+            ],
             producer_id=producer.producer_id if producer else -1,
             producer_epoch=producer.epoch if producer else -1,
             base_sequence=sequence if producer else -1,

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import errno
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
+
+from tests.crash.log_model import LogModel, ProducerModel, Violation, demand, make_batch
 
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.config import LogConfig
@@ -21,7 +24,6 @@ from strandline_broker.log.manager import LogManager
 from strandline_broker.log.sync_work import SyncWork
 from strandline_broker.seams.clock import ManualClock
 from strandline_broker.seams.sim_disk import DEFAULT_CAPACITY_BYTES, PowerLoss, SimDisk
-from tests.crash.log_model import LogModel, ProducerModel, Violation, demand, make_batch
 
 SESSIONS = 5
 OPERATIONS = 45
@@ -156,7 +158,9 @@ class Session:
             epoch = max(model.newest_epoch, log.last_epoch, 0)
             model.newest_epoch = epoch
             placed = log.stage(memoryview(batch), epoch, self.world.clock.now_ms())
-            demand(not placed.duplicate, f"{log}: a new batch at {placed.base_offset} is taken for an old one")
+            demand(
+                not placed.duplicate, f"{log}: a new batch at {placed.base_offset} is taken for an old one"
+            )
             staged.append((batch, placed.base_offset))
         for batch, base_offset in staged:
             model.attempt(bytes(batch), base_offset)
@@ -190,7 +194,9 @@ class Session:
         if kind == "full":
             disk.capacity = disk.capacity - disk.free_bytes() + rng.randrange(200)
         else:
-            disk.fail_next(kind, rng.choice((errno.ENOSPC, errno.EIO)), path_part=rng.choice((".log", "index", "")))
+            disk.fail_next(
+                kind, rng.choice((errno.ENOSPC, errno.EIO)), path_part=rng.choice((".log", "index", ""))
+            )
         try:
             log.commit()
         except KafkaError as error:
@@ -384,3 +390,8 @@ def _run_session(world: World, operations: int) -> None:
         world.disk = disk.crash(rng, torn=rng.random() < 0.4)
         world.pages_dropped = False
         world.note("crash")
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        run_seed(int(argument))
