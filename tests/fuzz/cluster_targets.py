@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from tests.fuzz.target import Target
 
 from strandline_broker.cluster.cache import ClusterCache
 from strandline_broker.cluster.model import (
@@ -21,7 +22,6 @@ from strandline_broker.cluster.model import (
     ReplicaRef,
     Topic,
 )
-from tests.fuzz.target import Target
 
 _REFUSALS = MALFORMED
 
@@ -59,8 +59,14 @@ _LEASE = BrokerLease(
     cluster="dev",
 )
 _CLUSTER = {"metadata": _META, "spec": {"brokers": 3, "config": {"log.retention.ms": "1"}}, "status": {}}
-_TOPIC = {"metadata": _META, "spec": {"clusterRef": {"name": "dev"}, "partitions": 3, "replicas": 1, "config": {}}}
-_STATE_OBJECT = {"metadata": _META, "spec": {"nextProducerId": 1000, "brokerConfigs": {}, "purgedTopicIds": []}}
+_TOPIC = {
+    "metadata": _META,
+    "spec": {"clusterRef": {"name": "dev"}, "partitions": 3, "replicas": 1, "config": {}},
+}
+_STATE_OBJECT = {
+    "metadata": _META,
+    "spec": {"nextProducerId": 1000, "brokerConfigs": {}, "purgedTopicIds": []},
+}
 
 
 def _object_target(name: str, parse: Callable[[Any], object], *seeds: Any) -> Target:

@@ -10,6 +10,9 @@ from __future__ import annotations
 import struct
 from functools import cache
 
+from crc32c import crc32c
+from tests.fuzz.target import Target, split
+
 from strandline_broker.errors import KafkaError
 from strandline_broker.log import checkpoints, producer_snapshot
 from strandline_broker.log.checkpoints import CorruptCheckpoint
@@ -19,7 +22,6 @@ from strandline_broker.log.producer_snapshot import CorruptSnapshot
 from strandline_broker.seams.disk import DiskError
 from strandline_broker.seams.sim_disk import SimDisk
 from strandline_broker.wire.batch import Record, build_batch, iter_batches
-from tests.fuzz.target import Target, split
 
 _CONFIG = LogConfig(segment_bytes=1500, index_interval_bytes=100, segment_index_bytes=1200)
 _DIRECTORY = "t-0"
@@ -177,7 +179,7 @@ def snapshot(data: bytes) -> None:
 
 def snapshot_body(data: bytes) -> None:
     """With the right checksum, since a fuzzer does not guess it."""
-    snapshot(struct.pack(">hI", 1, producer_snapshot.crc32c(data)) + data)
+    snapshot(struct.pack(">hI", 1, crc32c(data)) + data)
 
 
 def _seeds_of(kind: str) -> tuple[bytes, ...]:
@@ -190,8 +192,12 @@ _INDEXES = {name: content for name, content in _sound_log().items() if name.ends
 LOG_TARGETS = (
     Target("damaged-log", damaged_log, (), (_pack(_sound_log()),)),
     Target("damaged-log-trusted", damaged_log_trusted, _DAMAGE, (_pack(_sound_log()),)),
-    Target("damaged-indexes", damaged_indexes, (), (b"\0" + _pack(_INDEXES), b"\0\xff\xff" + _pack(_INDEXES))),
-    Target("offset-checkpoint", offset_checkpoint, (CorruptCheckpoint,), (b"0\n2\nt 0 5\nt 1 7\n", b"0\n0\n")),
+    Target(
+        "damaged-indexes", damaged_indexes, (), (b"\0" + _pack(_INDEXES), b"\0\xff\xff" + _pack(_INDEXES))
+    ),
+    Target(
+        "offset-checkpoint", offset_checkpoint, (CorruptCheckpoint,), (b"0\n2\nt 0 5\nt 1 7\n", b"0\n0\n")
+    ),
     Target("epoch-checkpoint", epoch_checkpoint, (CorruptCheckpoint,), (b"0\n2\n0 0\n3 17\n",)),
     Target("start-checkpoint", start_checkpoint, (CorruptCheckpoint,), (b"0\n1\n17\n",)),
     Target(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 from strandline_broker.cluster.model import ReplicaRef
+from strandline_broker.cluster.transitions import effective_min_isr
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.config import LogConfig
 from strandline_broker.replica.partition import Partition
@@ -203,7 +204,7 @@ class ReplicaManager:
             return
         part = topic.partition_set(index)
         assert part is not None, "the state came from this topic"
-        min_isr = min(part.min_insync_replicas, len(state.replicas))
+        min_isr = effective_min_isr(part.min_insync_replicas, state)
         try:
             partition.become_leader(self._broker_id, state.leader_epoch, len(state.isr), min_isr)
         except KafkaError as error:

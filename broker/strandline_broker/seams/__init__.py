@@ -1,1 +1,4 @@
-"""The outside world as small interfaces: clock, randomness, disk and network. Production and simulated implementations ship side by side, so a simulator runs the production code."""
+"""The outside world as small interfaces: clock, randomness, disk and network.
+
+Production and simulated implementations ship side by side, so that a simulator runs the production code.
+"""

@@ -79,7 +79,7 @@ class Broker:
         self._flush = FlushMode(config.flush)
         self._loop = asyncio.get_running_loop()
         self._sync_executor = ThreadPoolExecutor(1, "log-sync")
-        # One thread: the log manager wants its blocking calls one at a time. Removals may take long, so they wait elsewhere.
+        # One thread: the log manager wants its blocking calls one at a time. Removals may take long and wait elsewhere.
         self._executor = ThreadPoolExecutor(1, "disk")
         self._removals = ThreadPoolExecutor(1, "disk-removals")
         self._tasks: list[asyncio.Task[None]] = []
