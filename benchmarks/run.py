@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -38,6 +39,7 @@ _FAILURES = (BrokerFailedError, LoadError, RequestFailedError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the arguments ask for; 0 when nothing failed."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that brokers are stopped and data removed
     scale = QUICK if options.quick else FULL
     repeats = options.repeats or (1 if options.quick else 3)
     chosen = [experiment for experiment in EXPERIMENTS if not options.only or experiment.name in options.only]

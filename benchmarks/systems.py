@@ -6,6 +6,7 @@ line only (`strandline dev`), Apache Kafka as one KRaft node in combined mode wi
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -25,6 +26,8 @@ from benchmarks.kafka_jars import ensure_jars, java_command
 HOST = "127.0.0.1"
 _READY_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 90.0
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 
 # The heap and collector of Kafka's own kafka-server-start.sh and kafka-run-class.sh.
 _KAFKA_JVM = (
@@ -286,6 +289,11 @@ class Kafka(Broker):
     def log_directory(self, topic: str, partition: int) -> Path:
         """Folder with the segments of a partition."""
         return self._logs / f"{topic}-{partition}"
+
+
+def _stop_with_parent() -> None:
+    """Ask the kernel to stop this process when the one that started it ends, however it ends (prctl(2))."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def strandline_executable() -> str:
