@@ -215,12 +215,11 @@ class LogModel:
         for header, _ in self.batches:
             last[header.producer_id] = header
         for producer_id in list(self.producers):
-            header = last.get(producer_id)
-            if header is None:
+            if producer_id in last:
+                self.producers[producer_id].next_sequence = last[producer_id].last_sequence + 1
+            else:
                 # Nothing of it is left: the broker may have forgotten it, so it starts over under another id.
                 del self.producers[producer_id]
-            else:
-                self.producers[producer_id].next_sequence = header.last_sequence + 1
 
     def check_producers(self, log: Log, now_ms: int) -> None:
         """Retries of the last batches are recognised, and gaps refused. Leaves nothing staged."""

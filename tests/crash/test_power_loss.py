@@ -19,12 +19,14 @@ import pytest
 from tests.crash.log_model import Violation
 from tests.crash.power_loss import run_seed
 
-from strandline_broker.log import log as log_module
 from strandline_broker.log import manager as manager_module
 from strandline_broker.log import producers, recovery
+from strandline_broker.log.checkpoints import read_offsets
 from strandline_broker.log.log import Log
 from strandline_broker.log.manager import LogManager
+from strandline_broker.log.producer_state import ProducerState
 from strandline_broker.log.scan import iter_headers
+from strandline_broker.log.segment import Segment
 from strandline_broker.log.sync_work import SyncWork
 from strandline_broker.seams.sim_disk import SimDisk
 
@@ -155,7 +157,7 @@ def _keep_the_clean_mark() -> ExitStack:
 
 def _mark_before_closing() -> ExitStack:
     """The stop is marked as clean although nothing was synced."""
-    return _break(log_module.Log, "sync", _nothing)
+    return _break(Log, "sync", _nothing)
 
 
 def _record_unsynced_points() -> ExitStack:
@@ -182,12 +184,12 @@ def _write_start_carelessly() -> ExitStack:
 
 def _forget_to_truncate_failed_appends() -> ExitStack:
     """A failed append leaves its first part in the file."""
-    return _break(log_module.Segment, "_restore", _nothing)
+    return _break(Segment, "_restore", _nothing)
 
 
 def _keep_producers_of_failed_appends() -> ExitStack:
     """A failed append counts for its producer."""
-    return _break(log_module.ProducerState, "undo", _nothing)
+    return _break(ProducerState, "undo", _nothing)
 
 
 def _forget_producers() -> ExitStack:
@@ -198,7 +200,7 @@ def _forget_producers() -> ExitStack:
 def _inherit_checkpoints() -> ExitStack:
     """A new topic finds the offsets of a deleted one of its name."""
     stack = _break(LogManager, "_forget", _nothing)
-    read = manager_module.read_offsets
+    read = read_offsets
     stack.enter_context(
         mock.patch.object(
             LogManager, "_read_offsets", lambda self, name, _: read(self._disk, self._path(name))
