@@ -5,6 +5,7 @@ A base class of `net.connection`, which documents the whole, and used by nothing
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 
 from strandline_broker.net.handler import Pending, Response
@@ -26,7 +27,7 @@ CLOSING = 64
 _LINGER_S = 0.5
 
 
-class SendingHalf:
+class SendingHalf(ABC):
     """Takes answers from the reading half, and from Pendings that complete later."""
 
     __slots__ = (
@@ -63,15 +64,17 @@ class SendingHalf:
         self._drain_deadline = 0.0
         self._last_active = hub.now()
 
+    @abstractmethod
     def _unblock(self, flag: int) -> None:
-        raise NotImplementedError
+        """Let the reading half go on if nothing else blocks it."""
 
+    @abstractmethod
     def _tear_down(self, kind: CloseReason, reason: str) -> None:
-        raise NotImplementedError
+        """Close the stream and forget the connection."""
 
+    @abstractmethod
     def fail(self, error: Exception) -> None:
         """Close after an exception that nobody foresaw."""
-        raise NotImplementedError
 
     def _enqueue(self, response: Response | Pending) -> None:
         """Take an answer that is no plain bytes, or that has to wait behind another."""

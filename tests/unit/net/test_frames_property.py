@@ -74,7 +74,7 @@ class PieceStream:
         return sum(map(len, parts))
 
     def sendfile(self, file: File, offset: int, count: int, /) -> int:
-        raise NotImplementedError
+        raise AssertionError("not called here")
 
     def set_reader(self, callback: Callable[[], None] | None, /) -> None:
         self.reader = callback
