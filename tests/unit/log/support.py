@@ -71,7 +71,7 @@ class FailingFile(LocalFile):
         super().truncate(length)
 
     def datasync(self) -> None:
-        self.disk.syncs += 1
+        self.disk.synced.append(self.path)
         if self.disk.fail_sync:
             raise DiskError(errno.EIO, os.strerror(errno.EIO), self.path)
         super().datasync()
@@ -80,14 +80,14 @@ class FailingFile(LocalFile):
 class FailingDisk(LocalDisk):
     """A disk with `room` bytes left (None: plenty), and failures of truncation and sync on demand."""
 
-    __slots__ = ("fail_sync", "fail_truncate", "room", "syncs")
+    __slots__ = ("fail_sync", "fail_truncate", "room", "synced")
 
     def __init__(self, root: str | Path) -> None:
         super().__init__(root)
         self.room: int | None = None
         self.fail_truncate = False
         self.fail_sync = False
-        self.syncs = 0
+        self.synced: list[str] = []
 
     def open(self, path: str, *, create: bool = False) -> FailingFile:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
