@@ -63,6 +63,7 @@ fuzz: $(STAMP) ## coverage-guided fuzzing of every decoder, 60 s each [installs 
 .PHONY: docs
 docs: $(STAMP) ## rewrite the generated pages
 	$(BIN)/python -m strandline_broker.wire.compatibility > docs/compatibility.md
+	$(BIN)/python -m strandline_broker.server.config_reference > docs/configuration.md
 
 .PHONY: image
 image: ## build the container image [docker]
