@@ -20,10 +20,11 @@ EVEN = 0.10
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two systems that promise the same, so that comparing them is fair."""
+    """Two systems to compare. Only those that promise the same count as won or lost."""
 
     ours: str
     theirs: str
+    same_promise: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,13 @@ class Results:
         return statistics.median(found) if found else None
 
 
-def verdict(metric: Metric, ours: float, theirs: float) -> str:
-    """Say who wins, and by how much, as a word and the ratio ours / theirs."""
+def verdict(metric: Metric, ours: float, theirs: float, *, same_promise: bool) -> str:
+    """Give the ratio ours / theirs, and a word for it where it is fair."""
     if theirs == 0:
         return "-"
     ratio = ours / theirs
+    if not same_promise:
+        return f"{ratio:.2f}"
     if abs(ratio - 1) <= EVEN:
         return f"{ratio:.2f} even"
     return f"{ratio:.2f} " + ("win" if (ratio < 1) == metric.lower_is_better else "LOSE")
@@ -55,7 +58,13 @@ def verdict(metric: Metric, ours: float, theirs: float) -> str:
 def markdown(results: Results, experiments: Iterable[Experiment]) -> str:
     """Return facts, table and summary as Markdown."""
     pairs = [pair for pair in results.pairs if {pair.ours, pair.theirs} <= set(results.systems)]
-    heads = ["measured", "unit", "budget", *results.systems, *(f"{p.ours} / {p.theirs}" for p in pairs)]
+    heads = [
+        "measured",
+        "unit",
+        "budget in page cache",
+        *results.systems,
+        *(f"{p.ours} / {p.theirs}" for p in pairs),
+    ]
     lines = [f"- {name}: {value}" for name, value in results.environment.items()]
     lines += ["", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     tally: dict[str, int] = {"win": 0, "even": 0, "LOSE": 0}
@@ -69,7 +78,9 @@ def markdown(results: Results, experiments: Iterable[Experiment]) -> str:
             cells += [_shown(medians[name]) for name in results.systems]
             for pair in pairs:
                 ours, theirs = medians[pair.ours], medians[pair.theirs]
-                said = verdict(metric, ours, theirs) if ours is not None and theirs is not None else "-"
+                said = "-"
+                if ours is not None and theirs is not None:
+                    said = verdict(metric, ours, theirs, same_promise=pair.same_promise)
                 cells.append(said)
                 if (word := said.split()[-1]) in tally:
                     tally[word] += 1

@@ -32,7 +32,11 @@ SYSTEMS: dict[str, Callable[[Path], Broker]] = {
     KAFKA_FSYNC: lambda directory: Kafka(directory, KAFKA_FSYNC, {"log.flush.interval.messages": "1"}),
 }
 # Fsync acknowledges what is on disk; so does Kafka only when told to sync after every message.
-PAIRS = (report.Pair(REPLICATED, KAFKA), report.Pair(FSYNC, KAFKA_FSYNC), report.Pair(FSYNC, KAFKA))
+PAIRS = (
+    report.Pair(REPLICATED, KAFKA),
+    report.Pair(FSYNC, KAFKA_FSYNC),
+    report.Pair(FSYNC, KAFKA, same_promise=False),
+)
 _FAILURES = (BrokerFailedError, LoadError, RequestFailedError, OSError)
 
 
