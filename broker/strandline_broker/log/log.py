@@ -27,12 +27,12 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, NoReturn
 
 from strandline_broker.errors import ErrorCode, KafkaError
-from strandline_broker.log import follower, lookup, producer_snapshot, retention, truncation
-from strandline_broker.log.checkpoints import encode_epochs, encode_single_offset
+from strandline_broker.log import follower, lookup, retention, sync_work, truncation
+from strandline_broker.log.checkpoints import encode_single_offset
 from strandline_broker.log.files import FileCache
-from strandline_broker.log.names import LEADER_EPOCH_CHECKPOINT, LOG_START_CHECKPOINT
+from strandline_broker.log.names import LOG_START_CHECKPOINT
 from strandline_broker.log.producer_state import DEFAULT_EXPIRATION_MS, ProducerState
-from strandline_broker.log.producers import SNAPSHOTS_KEPT, snapshot_path
+from strandline_broker.log.producers import write_snapshot
 from strandline_broker.log.recovery import RecoveryReport, load_log
 from strandline_broker.log.scan import CorruptBatch
 from strandline_broker.log.segment import Batch, Segment, TornAppend
@@ -62,7 +62,6 @@ class Log:
     __slots__ = (
         "_bases",
         "_config",
-        "_in_flight",
         "_sealed_bytes",
         "active",
         "active_dirty",
@@ -76,6 +75,7 @@ class Log:
         "failed",
         "files",
         "in_background",
+        "in_flight",
         "keeper",
         "next_offset",
         "now_ms",
@@ -103,7 +103,7 @@ class Log:
         self.files = files
         self._config = config
         self.sync_round = 0
-        self._in_flight: list[SyncWork] = []
+        self.in_flight: list[SyncWork] = []
 
     @classmethod
     def open(
@@ -378,26 +378,12 @@ class Log:
         return False
 
     def take_snapshot(self) -> None:
-        """Write the producers' state at the log end, for recovery.
-
-        A full disk costs only a longer recovery.
-        """
-        offset = self.end_offset
-        if self.snapshots and self.snapshots[-1] >= offset:
-            return
-        path = snapshot_path(self.directory, offset)
-        try:
-            file = self.disk.open(path, create=True)
-            file.truncate(0)
-            file.append([producer_snapshot.encode(self.producers)])
-        except OSError as error:
-            logger.warning("no producer snapshot at %d: %s", offset, error)
-            return
-        self.dirty_files.append(file)
-        self.dirty_directories.add(self.directory)
-        self.snapshots.append(offset)
-        while len(self.snapshots) > SNAPSHOTS_KEPT:
-            self.disk.remove(snapshot_path(self.directory, self.snapshots.pop(0)))
+        """Write the producers' state at the log end, for recovery; a full disk costs only a longer recovery."""
+        if not self.snapshots or self.snapshots[-1] < self.end_offset:
+            file = write_snapshot(self.disk, self.directory, self.end_offset, self.producers, self.snapshots)
+            if file is not None:
+                self.dirty_files.append(file)
+                self.dirty_directories.add(self.directory)
 
     # -- reads -----------------------------------------------------------------------------------------------
 
@@ -535,54 +521,16 @@ class Log:
     # -- durability ------------------------------------------------------------------------------------------
 
     def begin_sync(self) -> SyncWork | None:
-        """Capture what is to be made durable.
-
-        None if there is nothing, or if the log failed. Run it in a thread.
-        """
-        if self.failed or not self.wants_sync:
-            return None
-        files = self.dirty_files
-        if self.active_dirty:
-            files.append(self.active.hold())
-        small_files: list[tuple[str, bytes]] = []
-        if self.epochs.dirty:
-            small_files.append(
-                (f"{self.directory}/{LEADER_EPOCH_CHECKPOINT}", encode_epochs(self.epochs.entries))
-            )
-            self.epochs.dirty = False
-        directories = list(self.dirty_directories)
-        self.dirty_files = []
-        self.dirty_directories = set()
-        self.active_dirty = False
-        work = SyncWork(self, self.disk, files, small_files, directories, self.end_offset, self.sync_round)
-        self._in_flight.append(work)
-        return work
+        """Capture what is to be made durable; None if there is nothing, or if the log failed. Run it in a thread."""
+        return sync_work.capture(self)
 
     def finish_sync(self, work: SyncWork) -> bool:
         """Draw the conclusion of a sync; return False if it failed, and with it this log."""
-        self._in_flight.remove(work)
-        if work.error is not None:
-            self.fail(f"sync failed: {work.error}")
-            return False
-        # A truncation in between made its own sync, and what this one knew is void.
-        if work.round == self.sync_round and work.end_offset > self.synced_end:
-            self.synced_end = work.end_offset
-        return True
+        return sync_work.conclude(self, work)
 
     def sync(self) -> None:
         """Make everything durable, here and now. Raises DiskError."""
-        # What another thread is about to sync may take it longer than this does.
-        for earlier in self._in_flight:
-            self.dirty_files.extend(earlier.files)
-            self.dirty_directories.update(earlier.directories)
-            self.epochs.dirty = self.epochs.dirty or bool(earlier.small_files)
-            earlier.small_files = ()  # older than what is written here
-        work = self.begin_sync()
-        if work is not None:
-            work.run()
-            if not self.finish_sync(work):
-                assert work.error is not None
-                raise work.error
+        sync_work.sync_now(self)
 
     # -- the end ---------------------------------------------------------------------------------------------
 

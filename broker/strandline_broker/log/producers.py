@@ -22,7 +22,7 @@ from strandline_broker.wire.errors import DecodeError
 if TYPE_CHECKING:
     from strandline_broker.log.producer_state import ProducerState
     from strandline_broker.log.segment import Segment
-    from strandline_broker.seams.disk import Disk
+    from strandline_broker.seams.disk import Disk, File
     from strandline_broker.wire.batch import BatchHeader
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,24 @@ SNAPSHOTS_KEPT = 16
 def snapshot_path(directory: str, offset: int) -> str:
     """Return the path of the snapshot at an offset."""
     return f"{directory}/{file_name(offset, SNAPSHOT_SUFFIX)}"
+
+
+def write_snapshot(
+    disk: Disk, directory: str, offset: int, producers: ProducerState, snapshots: list[int]
+) -> File | None:
+    """Write a snapshot and note it in `snapshots`, dropping the oldest; return its file for syncing, None if it failed."""
+    path = snapshot_path(directory, offset)
+    try:
+        file = disk.open(path, create=True)
+        file.truncate(0)
+        file.append([producer_snapshot.encode(producers)])
+    except OSError as error:
+        logger.warning("%s: no producer snapshot at %d: %s", directory, offset, error)
+        return None
+    snapshots.append(offset)
+    while len(snapshots) > SNAPSHOTS_KEPT:
+        disk.remove(snapshot_path(directory, snapshots.pop(0)))
+    return file
 
 
 def load_producers(

@@ -145,11 +145,7 @@ class _Loader:
                 start_offset,
             )
             self._remove_segments(0)
-        if not self.segments:
-            segment = Segment(self.files, self.directory, start_offset, self.config, self.now_ms)
-            segment.create()
-            segment.watch_time()
-            self.segments.append(segment)
+        self._ensure_segment(start_offset)
         end_offset = self.segments[-1].next_offset
         self.report.end_offset = end_offset
         epochs = self._load_epochs(start_offset, end_offset)
@@ -188,6 +184,13 @@ class _Loader:
             self.report,
             not self.report.clean and not self.synced,
         )
+
+    def _ensure_segment(self, start_offset: int) -> None:
+        if not self.segments:
+            segment = Segment(self.files, self.directory, start_offset, self.config, self.now_ms)
+            segment.create()
+            segment.watch_time()
+            self.segments.append(segment)
 
     # -- files -----------------------------------------------------------------------------------------------
 

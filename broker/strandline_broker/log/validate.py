@@ -113,12 +113,7 @@ def validate_client_batch(batch: memoryview, config: LogConfig, now_ms: int) -> 
     if config.looks_inside:
         _look_inside(batch, config, now_ms)
     if codec is not None and codec != batch_codec:
-        batch = _convert(batch, codec)
-        if len(batch) > config.max_message_bytes:
-            raise KafkaError(
-                ErrorCode.MESSAGE_TOO_LARGE,
-                f"{len(batch)} bytes as {codec.name.lower()}; max.message.bytes is {config.max_message_bytes}",
-            )
+        batch = _convert(batch, codec, config)
         header = _unpack_header(batch)
     if append_time:
         set_max_timestamp_and_crc(batch, now_ms)
@@ -168,7 +163,7 @@ def _look_inside(batch: memoryview, config: LogConfig, now_ms: int) -> None:
         raise _invalid(f"malformed records: {error}") from error
 
 
-def _convert(batch: memoryview, codec: Compression) -> memoryview:
+def _convert(batch: memoryview, codec: Compression, config: LogConfig) -> memoryview:
     """Return the batch compressed with another codec; the records themselves are the same bytes."""
     (attributes,) = _ATTRIBUTES.unpack_from(batch, ATTRIBUTES_OFFSET)
     try:
@@ -176,7 +171,13 @@ def _convert(batch: memoryview, codec: Compression) -> memoryview:
     except DecodeError as error:
         raise _invalid(f"cannot convert to {codec.name.lower()}: {error}") from error
     payload = compress(codec, bytes(records))
-    converted = bytearray(HEADER_SIZE + len(payload))
+    size = HEADER_SIZE + len(payload)
+    if size > config.max_message_bytes:
+        raise KafkaError(
+            ErrorCode.MESSAGE_TOO_LARGE,
+            f"{size} bytes as {codec.name.lower()}; max.message.bytes is {config.max_message_bytes}",
+        )
+    converted = bytearray(size)
     converted[:HEADER_SIZE] = batch[:HEADER_SIZE]
     converted[HEADER_SIZE:] = payload
     _LENGTH.pack_into(converted, LENGTH_OFFSET, len(converted) - LOG_OVERHEAD)
