@@ -14,10 +14,10 @@ from strandline_broker.server.config_keys import spec_of
 _INTRODUCTION = """\
 # Configuration of a broker
 
-Written by `make docs`; do not edit. A value comes from `--set key=value`, else from the environment (`STRANDLINE_<KEY>`), else from the
-YAML file of `--config`, else it is the default. Where Kafka has a name for the same setting, that name works too. `strandline dev`
-passes `--config key=value` on to its brokers. Settings of topics (`retention.ms`, ...) belong to the Cluster (`spec.config`) or to a
-Topic (`spec.config`).
+Written by `make docs`; do not edit. A value comes from `--set key=value`, else from the environment
+(`STRANDLINE_<KEY>`), else from the YAML file of `--config`, else it is the default. Where Kafka has a name for the same
+setting, that name works too. `strandline dev` passes `--config key=value` on to its brokers. Settings of topics
+(`retention.ms`, ...) belong to the Cluster (`spec.config`) or to a Topic (`spec.config`).
 
 | key | default | Kafka's name | meaning |
 |---|---|---|---|

@@ -1,0 +1,95 @@
+"""The object store seam: the few operations on a bucket that tiered storage is built on.
+
+`DirectoryStore` is the embedded default of `strandline dev`, `MemoryStore` serves tests and the simulator; a client for
+S3-compatible servers implements the same protocol. `tests/unit/tiered/store_contract.py` holds all of them to it.
+
+What the protocol promises, and no more (design invariant 4 lives above it: every key is written by one process with one
+content):
+
+- an object becomes visible whole or not at all;
+- a read, and a list, see every put that returned before they began;
+- a put or delete whose outcome is unknown (`Unavailable`, cancellation) may still take effect at any later time;
+- `if_absent` is a second guard where the store supports it, never the only one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple, Protocol
+
+
+class ObjectStoreError(Exception):
+    """Base of everything an object store raises on purpose."""
+
+
+class NoSuchObject(ObjectStoreError):  # noqa: N818 - S3's name for it
+    """There is no object of that key."""
+
+
+class AlreadyThere(ObjectStoreError):  # noqa: N818 - names what was found
+    """`put` with `if_absent`: the key is taken. Nothing was written."""
+
+
+class InvalidKey(ObjectStoreError, ValueError):  # noqa: N818 - names what was found
+    """The key cannot be stored: empty, too long, or with empty, `.` or `..` parts."""
+
+
+class Unavailable(ObjectStoreError):  # noqa: N818 - names what was found
+    """The store cannot be reached or is overloaded; the outcome of a write is unknown. Retry with jitter."""
+
+
+class ObjectInfo(NamedTuple):
+    """Key and size in bytes of one object."""
+
+    key: str
+    size: int
+
+
+MAX_KEY_BYTES = 1024
+"""Longest key in UTF-8, as S3 has it."""
+
+
+def check_key(key: str) -> None:
+    """Raise InvalidKey for a key that some store would not take or would mistake for another."""
+    if not key or len(key.encode()) > MAX_KEY_BYTES or "\\" in key or "\0" in key:
+        raise InvalidKey(f"{key!r} is no object key")
+    if any(part in ("", ".", "..") for part in key.split("/")):
+        raise InvalidKey(f"{key!r} has an empty part, or one of dots")
+
+
+class ObjectStore(Protocol):
+    """A bucket, or a prefix of one. Keys are relative, `/`-separated. Safe to use from many tasks of one loop."""
+
+    async def put(self, key: str, parts: Sequence[bytes | memoryview], *, if_absent: bool = False) -> None:
+        """Store an object made of `parts`, in order.
+
+        Raises InvalidKey, AlreadyThere (only with `if_absent`, and only where conditional writes are supported),
+        Unavailable.
+        """
+        ...
+
+    async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        """Return bytes [start, end) of an object, fewer where it ends earlier.
+
+        Raises NoSuchObject, Unavailable.
+        """
+        ...
+
+    async def head(self, key: str) -> ObjectInfo:
+        """Return size of an object. Raises NoSuchObject, Unavailable."""
+        ...
+
+    def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Yield the objects whose key begins with `prefix` and is greater than `after`, in the order of UTF-8 bytes.
+
+        Raises Unavailable; what was yielded until then is right.
+        """
+        ...
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; those that are gone already are no error. Raises Unavailable: any of them may be left."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
+        ...
