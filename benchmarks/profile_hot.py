@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import load, processes, raw_client
+from benchmarks import load, processes, raw_client, requests
 from benchmarks.experiments import CONNECTIONS, IN_FLIGHT, PARTITIONS
 from benchmarks.kafka_jars import REPOSITORY
 from benchmarks.systems import HOST, Broker, Strandline
@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         broker.prepare()
         broker.start()
         client = raw_client.RawClient(HOST, broker.port)
+        first = requests.batch(load.values()[:1], int(time.time() * 1000)).data
         client.create_topic(_TOPIC.encode(), PARTITIONS)
+        client.await_writable(_TOPIC.encode(), PARTITIONS, first)
         client.close()
         stacks = _sample(sampler, broker, LOADS[options.load], options.seconds, native=options.native)
     finally:

@@ -65,9 +65,9 @@ class RawClient:
 
     def create_topic(self, topic: bytes, partitions: int) -> None:
         """Create a topic (or find that it exists) and wait until every partition has a leader."""
-        code = requests.create_topic_error(self.ask(requests.create_topic(topic, partitions, 1)))
+        code, message = requests.create_topic_error(self.ask(requests.create_topic(topic, partitions, 1)))
         if code not in (0, requests.TOPIC_ALREADY_EXISTS):
-            raise RequestFailedError(f"CreateTopics answered with error {code}")
+            raise RequestFailedError(f"CreateTopics answered with error {code}: {message}")
         self.await_leaders(topic, partitions)
 
     def await_leaders(self, topic: bytes, partitions: int) -> None:

@@ -136,11 +136,11 @@ def create_topic(topic: bytes, partitions: int, correlation_id: int) -> bytes:
     return _framed(_CREATE_TOPICS, _CREATE_TOPICS_VERSION, correlation_id, body)
 
 
-def create_topic_error(frame: bytes) -> int:
-    """Return the error code of a CreateTopics v4 answer for one topic."""
+def create_topic_error(frame: bytes) -> tuple[int, str]:
+    """Return error code and message of a CreateTopics v4 answer for one topic."""
     at = _after_string(frame, 4 + 4 + 4)
-    code: int = struct.unpack_from(">h", frame, at)[0]
-    return code
+    code, length = struct.unpack_from(">hh", frame, at)
+    return code, frame[at + 4 : at + 4 + max(length, 0)].decode(errors="replace")
 
 
 def _framed(key: int, version: int, correlation_id: int, body: bytes, *, flexible: bool = False) -> bytes:
