@@ -4,6 +4,9 @@ The shard itself does nothing; the coordinator layer carries an `Effects` out, i
 as one batch, send `replies`, set `timers`, and once the batch is committed send `committed` and call
 `append_committed(token)`. If the append fails it drops `committed` and calls `append_failed(token, error)` instead, whose
 replies answer those tickets. Appends of one shard must commit in the order in which they were returned.
+
+`append_failed` means that the records are not, and will not come to be, in the log. Where that is unknown (a write that
+timed out), keep waiting or unload the shard.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ class Effects:
     """The outcome of one input.
 
     `token` is not None exactly when there are records. A timer's deadline is in milliseconds of the clock that `now_ms`
-    comes from; None cancels. A timer that is set again replaces its former deadline.
+    comes from; None cancels. A timer that is set again replaces its former deadline. `notes` are sentences for the log.
     """
 
     records: list[tuple[bytes, bytes | None]] = field(default_factory=list)
@@ -32,3 +35,4 @@ class Effects:
     committed: list[tuple[Ticket, Body]] = field(default_factory=list)
     timers: list[tuple[TimerKey, int | None]] = field(default_factory=list)
     token: object = None
+    notes: list[str] = field(default_factory=list)
