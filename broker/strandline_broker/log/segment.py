@@ -202,12 +202,22 @@ class Segment:
         """
         self.start_indexing()
         try:
-            for position, header in iter_headers(self.file, 0, self.size):
+            for position, header in self._own_headers(0):
                 self.index_batch(position, header.last_offset, header.max_timestamp, header.size)
         finally:
             self._time_index.maybe_append(self.max_timestamp, self._max_timestamp_offset)
             self._offset_index.flush()
             self._time_index.flush()
+
+    def _own_headers(self, start: int) -> Iterator[tuple[int, BatchHeader]]:
+        """Walk the headers as `headers` does, but take only offsets that can be in this segment."""
+        for position, header in iter_headers(self.file, start, self.size):
+            relative = header.base_offset - self.base_offset
+            if relative < 0 or relative + header.last_offset_delta > MAX_RELATIVE_OFFSET:
+                raise CorruptBatch(
+                    self.path, position, f"offset {header.base_offset} cannot be in this segment"
+                )
+            yield position, header
 
     def start_indexing(self) -> None:
         """Empty the indexes; `index_batch` fills them."""
@@ -394,7 +404,7 @@ class Segment:
         self.bytes_since_index = 0
         self.first_timestamp = None
         self.next_offset = self.base_offset
-        for _, header in iter_headers(self.file, start, self.size):
+        for _, header in self._own_headers(start):
             if header.max_timestamp > self._max_timestamp:
                 self._max_timestamp = header.max_timestamp
                 self._max_timestamp_offset = header.last_offset
