@@ -182,12 +182,13 @@ def broker_settings(assignments: tuple[str, ...]) -> list[str]:
 
 
 def topic_defaults(assignments: tuple[str, ...]) -> dict[str, str]:
-    """Return the `key=value` that name topic configurations: they go into the Cluster's spec.config."""
+    """Return the `key=value` that belong into the Cluster's spec.config: defaults for topics, internal topics' shape."""
     if not assignments:
         return {}
+    from strandline_broker.cluster.internal_topics import CLUSTER_SETTINGS
     from strandline_broker.cluster.topic_config import TOPIC_CONFIGS
 
-    known = {_normal(name): name for name in TOPIC_CONFIGS}
+    known = {_normal(name): name for name in (*TOPIC_CONFIGS, *CLUSTER_SETTINGS)}
     pairs = (assignment.partition("=") for assignment in assignments)
     return {known[_normal(key)]: value for key, _, value in pairs if _normal(key) in known}
 

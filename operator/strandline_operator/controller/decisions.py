@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from strandline_broker.cluster import topic_config
+from strandline_broker.cluster import internal_topics, topic_config
 from strandline_broker.cluster.model import CLUSTER, CLUSTER_STATE, TOPIC, ClusterState, Topic
+from strandline_operator.controller import topics
 from strandline_operator.controller.actions import Action, Create, StatusWrite
 from strandline_operator.controller.conditions import Reason, Trouble, flipped
 from strandline_operator.controller.deletion import decide_purges
 from strandline_operator.controller.elections import decide_elections
+from strandline_operator.controller.internal import STATUS_KEY, InternalOutcome, decide_internal
 from strandline_operator.controller.slices import Placer, cluster_object, replication_factor
 from strandline_operator.controller.status import Counts, cluster_status, count, status_patch, topic_status
 from strandline_operator.controller.topics import Outcome, decide_topic
@@ -27,7 +29,7 @@ _TRANSIENT = {Reason.CREATING, Reason.WAITING_FOR_BROKERS}
 
 @dataclass(slots=True)
 class Decision:
-    """The result: `actions` to apply now, `statuses` to write when pacing allows.
+    """The result: `actions` to apply now, `statuses` to write when pacing allows, `later` when nothing else is left to do.
 
     `quiet` says that nothing is left to do or to wait for; `wake_at_ms` is the wall-clock time at which time alone
     changes the decision (the end of a grace period).
@@ -35,6 +37,7 @@ class Decision:
 
     actions: list[Action] = field(default_factory=list)
     statuses: list[StatusWrite] = field(default_factory=list)
+    later: list[Action] = field(default_factory=list)
     quiet: bool = True
     wake_at_ms: int | None = None
 
@@ -65,7 +68,9 @@ def decide(world: World) -> Decision:
         (sets.purge_at_ms for sets in world.sets if sets.deleting and sets.topic_id not in world.purged),
         default=None,
     )
-    _decide_cluster_status(world, decision)
+    internal = decide_internal(world, placer, topics.MAX_SERVED_REPLICATION_FACTOR)
+    decision.later += internal.actions
+    _decide_cluster_status(world, decision, internal)
     decision.quiet &= not decision.actions and world.settled
     return decision
 
@@ -82,13 +87,19 @@ def _decide_guarded(world: World, topic: Topic, placer: Placer) -> Outcome:
         return outcome
 
 
-def _decide_cluster_status(world: World, decision: Decision) -> None:
+def _decide_cluster_status(world: World, decision: Decision, internal: InternalOutcome) -> None:
     if world.cluster is None:
         return
     served = [sets for sets in world.sets if not sets.deleting and sets.topic_id not in world.purged]
     alive = [broker.broker_id for broker in world.live]
     counts = sum((count(sets, alive) for sets in served), Counts())
-    status = cluster_status(world, counts, len(served), _cluster_troubles(world))
+    status = cluster_status(world, counts, len(served), [*_cluster_troubles(world), *internal.troubles])
+    for sets in served:  # what needs no user's attention is not counted; what is wrong with it is
+        if sets.topic_name in internal_topics.INTERNAL_TOPICS:
+            status["topics"] -= 1
+            status["partitions"] -= sets.partition_count
+    if internal.made:
+        status[STATUS_KEY] = dict(internal.made)
     if status != world.cluster.status:
         cluster = world.cluster
         patch = status_patch(CLUSTER, cluster.name, cluster.uid, cluster.meta.generation, status)
@@ -99,8 +110,10 @@ def _cluster_troubles(world: World) -> list[Trouble]:
     assert world.cluster is not None
     troubles = []
     try:
-        topic_config.validate(world.cluster.config, tiering=bool(world.cluster.spec.get("tiering")))
-    except topic_config.InvalidTopicConfig as error:
+        internal_topics.check_settings(world.cluster.config)
+        defaults = internal_topics.topic_defaults(world.cluster.config)
+        topic_config.validate(defaults, tiering=bool(world.cluster.spec.get("tiering")))
+    except (topic_config.InvalidTopicConfig, internal_topics.InvalidClusterConfig) as error:
         troubles.append(Trouble(Reason.INVALID_CONFIG, f"spec.config: {error}", stalled=True))
     if world.cluster.spec.get("tiering"):
         message = "this version keeps all records on the brokers' volumes; remove spec.tiering"

@@ -49,6 +49,12 @@ def decide_deletion(world: World, topic: Topic, *, is_owner: bool) -> Iterator[A
         yield _release(topic, Notice(TOPIC, topic.name, "Retained", message))
 
 
+def release_only(topic: Topic) -> Iterator[Action]:
+    """Let the object go and do nothing else, whatever its policy says."""
+    if FINALIZER in topic.meta.finalizers:
+        yield _release(topic, None)
+
+
 def _mark_deleted(world: World, topic: Topic, sets: TopicSets) -> Iterator[Action]:
     try:
         grace_ms = parse_duration_ms(topic.deletion_grace_period)

@@ -176,8 +176,13 @@ class Controller:
         if written:
             await self._see(written)
             self._wake.set()  # what was written may allow the next step
-        elif decision.quiet and clean:
-            self.quiet.set()
+        elif clean:
+            if decision.quiet:
+                self.quiet.set()
+            clean = await self._apply(decision.later, written)
+            if written:
+                await self._see(written)
+                self._wake.set()
         return clean, self._longest_wait_s(decision)
 
     async def _write_statuses(self, decision: Decision, written: set[Written], *, passing: bool) -> bool:

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from strandline_broker.cluster import topic_config, transitions
+from strandline_broker.cluster import internal_topics, topic_config, transitions
 from strandline_broker.cluster.model import TOPIC, Topic, derive_topic_id
 from strandline_operator.controller.actions import Action, Notice
 from strandline_operator.controller.conditions import Reason, Trouble
-from strandline_operator.controller.deletion import add_finalizer, decide_deletion
+from strandline_operator.controller.deletion import add_finalizer, decide_deletion, release_only
 from strandline_operator.controller.slices import Placer, patch_slice, place, replication_factor
 from strandline_operator.controller.world import ANNOTATION_UNDELETE, FINALIZER, TopicSets, World
 
@@ -41,6 +41,9 @@ class Outcome:
 def decide_topic(world: World, topic: Topic, placer: Placer) -> Outcome:
     """Decide about a Topic that exists, whether it is being deleted or not."""
     outcome = Outcome()
+    if topic.topic_name in internal_topics.INTERNAL_TOPICS:
+        _refuse_internal(topic, outcome)
+        return outcome
     owner = world.owners[topic.topic_name]
     if topic.deleting:
         outcome.actions += decide_deletion(world, topic, is_owner=owner is topic)
@@ -72,6 +75,18 @@ def decide_topic(world: World, topic: Topic, placer: Placer) -> Outcome:
     else:
         _bring_in_line(world, topic, sets, config, outcome, placer)
     return outcome
+
+
+def _refuse_internal(topic: Topic, outcome: Outcome) -> None:
+    """Let an object that only a store without a schema could take come and go, without a finger on the real topic."""
+    if topic.deleting:
+        outcome.actions += release_only(topic)
+        outcome.troubles.append(Trouble(Reason.DELETING, "being deleted", own_condition=False))
+        return
+    message = (
+        f"{topic.topic_name} is internal and made with the Cluster; delete this Topic, which changes nothing"
+    )
+    outcome.troubles.append(Trouble(Reason.RESOURCE_CONFLICT, message, stalled=True))
 
 
 # -- existing topics ------------------------------------------------------------------------------------------------
@@ -192,7 +207,9 @@ def _effective_config(
     assert world.cluster is not None
     tiering = bool(world.cluster.spec.get("tiering"))
     try:
-        defaults = topic_config.validate(world.cluster.config, tiering=tiering)
+        defaults = topic_config.validate(
+            internal_topics.topic_defaults(world.cluster.config), tiering=tiering
+        )
     except topic_config.InvalidTopicConfig as error:
         troubles.append(
             Trouble(

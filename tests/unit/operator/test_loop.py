@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
+from strandline_broker.cluster.internal_topics import CONSUMER_OFFSETS, INTERNAL_TOPICS
 from strandline_broker.cluster.model import (
     CLUSTER,
     LEASE,
@@ -67,7 +68,8 @@ class Bench:
         await self.store.create(TOPIC, new_object(TOPIC, name, {"clusterRef": {"name": "demo"}, **spec}))
 
     async def sets(self) -> list[PartitionSet]:
-        return [PartitionSet.from_object(obj) for obj in (await self.store.list(PARTITION_SET))[0]]
+        found = [PartitionSet.from_object(obj) for obj in (await self.store.list(PARTITION_SET))[0]]
+        return [part for part in found if part.topic_name not in INTERNAL_TOPICS]
 
     async def until(self, condition: Callable[[list[PartitionSet]], bool]) -> list[PartitionSet]:
         """Wait until the PartitionSets are as `condition` wants them."""
@@ -109,6 +111,23 @@ def test_a_topic_is_served_as_soon_as_its_broker_runs() -> None:
             await b.quiet()
             status = (await b.store.get(TOPIC, "orders"))["status"]
             assert status["conditions"][0]["status"] == "True"
+
+    asyncio.run(scenario())
+
+
+def test_the_internal_topic_is_made_once_all_else_is_quiet() -> None:
+    async def scenario() -> None:
+        async with bench() as b:
+            await b.lease(0, "a")
+            await b.controller.view.wait_until(
+                lambda view: view.topic_by_name(CONSUMER_OFFSETS) is not None, 10
+            )
+            made = b.controller.view.topic_by_name(CONSUMER_OFFSETS)
+            assert made is not None
+            assert made.partition_count == 50
+            assert {state.leader for _, state in made.partitions()} == {0}
+            assert made.config["cleanup.policy"] == "compact"
+            await b.quiet()
 
     asyncio.run(scenario())
 

@@ -166,6 +166,15 @@ class Trace:
                 return
         raise AssertionError(f"not settled after {MAX_STEPS} steps")
 
+    async def do_later(self, names: list[str], _: dict[str, str]) -> None:
+        """Apply what waits until nothing else is left to do."""
+        decision = decide(await self.world())
+        assert not decision.actions, "something else comes first"
+        for action in decision.later:
+            await self._apply(action)
+            if "quietly" not in names:
+                self.output += describe(action)
+
     async def _step(self, *, quietly: bool) -> bool:
         decision = decide(await self.world())
         actions = sorted(decision.actions, key=lambda action: action.priority)
