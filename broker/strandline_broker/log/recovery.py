@@ -156,7 +156,10 @@ class _Loader:
                 f"{self.directory}/{LEADER_EPOCH_CHECKPOINT}", encode_epochs(epochs.entries)
             )
             epochs.dirty = False
-        self._drop_snapshots_above(end_offset)
+        # Above the recovery point a snapshot may tell of batches that took the place of those found here.
+        self._drop_snapshots_above(
+            end_offset if self.report.clean else min(end_offset, self.report.recovery_point)
+        )
         self.snapshots = load_producers(
             producers,
             self.segments,
