@@ -20,7 +20,7 @@ _NOT_A_DISK = {"tmpfs", "ramfs", "overlay"}
 
 
 class NotADiskError(Exception):
-    """The folder for the brokers' data is not on a real file system."""
+    """The folder for the brokers' data is not on a real file system, or too small."""
 
 
 def describe(directory: Path) -> dict[str, str]:
@@ -62,6 +62,19 @@ def require_disk(directory: Path) -> None:
     """
     if (kind := file_system(directory)) in _NOT_A_DISK:
         raise NotADiskError(f"{directory} is on {kind}; choose a folder on a disk with --dir")
+
+
+def require_space(directory: Path, needed_bytes: int) -> None:
+    """Refuse a disk that the loads would fill.
+
+    Raises:
+        NotADiskError: less than `needed_bytes` are free.
+
+    """
+    if (free := shutil.disk_usage(directory).free) < needed_bytes:
+        raise NotADiskError(
+            f"{directory} has {free / 1e9:.0f} GB free, this run needs {needed_bytes / 1e9:.0f} GB"
+        )
 
 
 def _processor() -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import environment, report
 from benchmarks.experiments import EXPERIMENTS, FULL, QUICK, Experiment, Numbers, Scale
 from benchmarks.kafka_jars import REPOSITORY, KafkaUnavailableError, ensure_jars
-from benchmarks.load import LoadError
+from benchmarks.load import RECORD_BYTES, LoadError
 from benchmarks.page_cache import PageCacheFiller
 from benchmarks.raw_client import RequestFailedError
 from benchmarks.systems import Broker, BrokerFailedError, Kafka, Strandline
@@ -49,8 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [experiment for experiment in EXPERIMENTS if not options.only or experiment.name in options.only]
     base = Path(options.dir or REPOSITORY / ".cache")
     base.mkdir(parents=True, exist_ok=True)
-    environment.require_disk(base)
     names = [name for name in SYSTEMS if not options.systems or name in options.systems]
+    try:
+        environment.require_disk(base)
+        # Per round two produce loads, and some.
+        environment.require_space(base, 5 * len(names) * (repeats + 1) * scale.records * RECORD_BYTES // 2)
+    except environment.NotADiskError as refused:
+        print(refused, file=sys.stderr)
+        return 2
     failures: list[str] = []
     if any(name in (KAFKA, KAFKA_FSYNC) for name in names):
         try:
