@@ -29,7 +29,7 @@ def offset_for_timestamp(log: Log, timestamp_ms: int, upper_offset: int) -> Foun
         if segment.max_timestamp < timestamp_ms:
             continue
         _, indexed_offset = segment.time_index.lookup(timestamp_ms)
-        _, start = segment.offset_index.lookup(max(indexed_offset, start_offset))
+        start = segment.position_of(max(indexed_offset, start_offset))
         for position, header in segment.headers(start):
             if header.base_offset >= upper_offset:
                 return None

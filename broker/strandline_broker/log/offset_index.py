@@ -48,10 +48,13 @@ class OffsetIndex(SparseIndex):
         relative, position = self.entry(count - 1)
         return self.base_offset + relative, position
 
-    def position_at_most(self, limit: int) -> int:
-        """Return the highest indexed position not beyond `limit`, 0 if there is none."""
+    def entry_at_most(self, limit: int) -> tuple[int, int]:
+        """Return (last offset, position) of the last entry not beyond position `limit`, or the segment's start."""
         count = self._count_at_most(1, limit)
-        return self.entry(count - 1)[1] if count else 0
+        if count == 0:
+            return self.base_offset, 0
+        relative, position = self.entry(count - 1)
+        return self.base_offset + relative, position
 
     def truncate_to(self, offset: int) -> None:
         """Drop entries at or above `offset`."""

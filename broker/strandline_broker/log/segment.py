@@ -41,7 +41,6 @@ _MAX_MARKS = 256
 _MAX_HINTS = 128
 _ALLOCATE_FROM_BYTES = 1 << 20
 _ALLOCATE_MOST_BYTES = 16 << 20
-_PREFIX_BYTES = 8
 # More than one commit adds to an index between two looks at it.
 _INDEX_MARGIN = 4096
 
@@ -491,11 +490,16 @@ class Segment:
 
         The reader that continues there is expected: its offset is remembered.
         """
-        position = self.offset_index.position_at_most(limit)
+        indexed, position = self.offset_index.entry_at_most(limit)
         if position <= start:
             return start
-        data = self.file.pread(_PREFIX_BYTES, position)
-        self.remember(int.from_bytes(data, "big"), position)
+        try:
+            header = self.header_at(position)
+        except CorruptBatch:
+            return start
+        if header.last_offset != indexed:
+            return start  # a wrong index; `_search` repairs it, here it must only not cut a batch in two
+        self.remember(header.base_offset, position)
         return position
 
     # -- the end ---------------------------------------------------------------------------------------------
