@@ -124,6 +124,8 @@ class LogModel:
 
     def truncated(self, offset: int) -> None:
         """Take note that everything from the batch that holds `offset` on is gone for good."""
+        if offset >= self.end_offset:
+            return  # nothing to cut, so nothing was synced: failed appends may still come back
         self.batches = [batch for batch in self.batches if batch.header.last_offset < offset]
         for base in [base for base in self.attempted if base >= self.end_offset]:
             del self.attempted[base]
@@ -150,7 +152,8 @@ class LogModel:
         self.batches = found
         self.acknowledged(log.synced_end)
         self.start_at_least = self.start_at_most = log.start_offset
-        self.attempted.clear()
+        for base in [base for base in self.attempted if base < log.end_offset]:
+            del self.attempted[base]
         self._check_epochs(log)
         self.rewind_producers()
         demand(not log.verify(), f"{log}: {log.verify()}")

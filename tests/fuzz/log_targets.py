@@ -92,7 +92,7 @@ def _read_all(log: Log, max_bytes: int) -> list[tuple[int, bytes]]:
         assert part is not None, f"nothing at {offset} below {log.end_offset}"
         before, data = offset, part.read()
         for position, header in iter_batches(data):
-            assert header.base_offset <= offset <= header.last_offset or header.base_offset == offset
+            assert header.last_offset >= offset  # offsets lie outside the checksum: damage may leave gaps
             found.append((header.base_offset, data[position : position + header.size]))
             offset = header.next_offset
         assert offset > before, f"a read at {offset} makes no progress"

@@ -72,11 +72,12 @@ def main() -> int:
 def _run(name: str, seconds: int) -> bool:
     command = [sys.executable, "-m", "tests.fuzz.run", "--child", "--seconds", str(seconds), name]
     done = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
-    output = (done.stdout + done.stderr).splitlines()
+    output = (done.stderr + done.stdout).splitlines()
     runs = next((line.split()[-1] for line in output if "number_of_executed_units" in line), "?")
     print(f"{name}: {'ok' if done.returncode == 0 else 'FINDING'}, {runs} inputs", flush=True)  # noqa: T201
     if done.returncode != 0:
-        print("\n".join(output[-40:]))  # noqa: T201
+        told = [line for line in output if not line.startswith(("INFO:", "WARNING:", "stat::"))]
+        print("\n".join(told[-60:]))  # noqa: T201
     return done.returncode == 0
 
 
