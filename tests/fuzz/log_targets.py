@@ -17,6 +17,7 @@ from strandline_broker.errors import KafkaError
 from strandline_broker.log import checkpoints, producer_snapshot
 from strandline_broker.log.checkpoints import CorruptCheckpoint
 from strandline_broker.log.config import LogConfig
+from strandline_broker.log.identity import META_FILE, IdentityError, load
 from strandline_broker.log.log import Log
 from strandline_broker.log.producer_snapshot import CorruptSnapshot
 from strandline_broker.seams.disk import DiskError
@@ -172,6 +173,15 @@ def partition_metadata(data: bytes) -> None:
     assert checkpoints.decode_partition_metadata(checkpoints.encode_partition_metadata(topic_id)) == topic_id
 
 
+def identity(data: bytes) -> None:
+    disk = SimDisk()
+    disk.write_atomic(META_FILE, data)
+    found = load(disk)
+    assert found is not None
+    found.save(disk)
+    assert load(disk) == found
+
+
 def snapshot(data: bytes) -> None:
     entries = producer_snapshot.decode(data)
     assert producer_snapshot.decode(producer_snapshot.encode(entries)) == entries
@@ -205,6 +215,14 @@ LOG_TARGETS = (
         partition_metadata,
         (CorruptCheckpoint,),
         (b"version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAABQ",),
+    ),
+    Target(
+        "identity",
+        identity,
+        (IdentityError,),
+        (
+            b'{"version": 1, "cluster_id": "c", "broker_id": 0, "volume_id": "v", "generation": 7, "boot_id": ""}',
+        ),
     ),
     Target("snapshot", snapshot, (CorruptSnapshot,), _seeds_of(".snapshot")),
     Target("snapshot-body", snapshot_body, (CorruptSnapshot,), tuple(s[6:] for s in _seeds_of(".snapshot"))),

@@ -6,6 +6,8 @@ import struct
 
 from tests.fuzz.target import Target, split
 
+from strandline_broker.wire.api_keys import ApiKey
+from strandline_broker.wire.api_versions import decode_api_versions, is_valid_software
 from strandline_broker.wire.batch import (
     Compression,
     Record,
@@ -16,11 +18,15 @@ from strandline_broker.wire.batch import (
     read_end_txn_marker,
     read_header,
 )
+from strandline_broker.wire.cold import decode_request, encode_request
 from strandline_broker.wire.compression import compress, decompress
 from strandline_broker.wire.errors import DecodeError
 from strandline_broker.wire.fetch import decode_fetch
 from strandline_broker.wire.header import decode_request_header
+from strandline_broker.wire.metadata import decode_metadata
 from strandline_broker.wire.produce import decode_produce
+from strandline_broker.wire.registry import KAFKA_RANGES
+from strandline_broker.wire.sasl import decode_sasl_authenticate, decode_sasl_handshake
 
 _LIMIT = 1 << 20
 
@@ -91,6 +97,49 @@ def decompression(data: bytes) -> None:
     assert len(decompress(kind % 8, body, _LIMIT)) <= _LIMIT
 
 
+def metadata(data: bytes) -> None:
+    (version,), body = split(data, 1)
+    decode_metadata(memoryview(body), 0, version % 14)
+
+
+def api_versions(data: bytes) -> None:
+    (version,), body = split(data, 1)
+    is_valid_software(decode_api_versions(memoryview(body), 0, version % 6))
+
+
+def sasl(data: bytes) -> None:
+    (version,), body = split(data, 1)
+    if version % 4 == 3:
+        decode_sasl_handshake(memoryview(body), 0)
+    else:
+        decode_sasl_authenticate(memoryview(body), 0, version % 4)
+
+
+def cold_request(data: bytes) -> None:
+    """Any version of any API that has no codec of its own."""
+    (number, version), body = split(data, 2)
+    api = _COLD[number % len(_COLD)]
+    version = api.min_version + version % (api.max_version - api.min_version + 1)
+    decode_request(api.key, version, memoryview(body), 0)
+
+
+_HOT = (ApiKey.PRODUCE, ApiKey.FETCH, ApiKey.METADATA, ApiKey.API_VERSIONS)
+_COLD = tuple(api for api in KAFKA_RANGES if api.key not in _HOT)
+
+
+def _cold_seeds() -> tuple[bytes, ...]:
+    seeds = []
+    for number, api in enumerate(_COLD):
+        frame = encode_request(api.key, api.max_version, 1, "c", {})[4:]
+        body = frame[decode_request_header(memoryview(frame)).body_offset :]
+        seeds.append(bytes([number, api.max_version - api.min_version]) + body)
+    topics = {"topics": [{"name": "t", "num_partitions": 3, "replication_factor": 1}], "validate_only": False}
+    frame = encode_request(ApiKey.CREATE_TOPICS, 7, 1, "c", topics)[4:]
+    number = next(i for i, api in enumerate(_COLD) if api.key == ApiKey.CREATE_TOPICS)
+    body = frame[decode_request_header(memoryview(frame)).body_offset :]
+    return (*seeds, bytes([number, 5]) + body)
+
+
 def _string(text: str) -> bytes:
     return struct.pack(">h", len(text)) + text.encode()
 
@@ -127,12 +176,22 @@ def _fetch_seeds() -> tuple[bytes, ...]:
     return (b"\0" + legacy, b"\x07" + v11, b"\x0d" + flexible, b"\x0e" + flexible)
 
 
+def _metadata_seeds() -> tuple[bytes, ...]:
+    legacy = struct.pack(">i", 1) + _string("topic") + b"\x01\0\0"
+    newest = b"\x02" + bytes(16) + b"\x06topic\0" + b"\x01\0" + b"\0"
+    return (b"\x01" + struct.pack(">i", 0), b"\x08" + legacy, b"\x0d" + newest, b"\x0d\0\x01\0\0")
+
+
 _REFUSALS = (DecodeError,)
 
 WIRE_TARGETS = (
     Target("request-header", request_header, _REFUSALS, _header_seeds()),
     Target("produce", produce, _REFUSALS, _produce_seeds()),
     Target("fetch", fetch, _REFUSALS, _fetch_seeds()),
+    Target("metadata", metadata, _REFUSALS, _metadata_seeds()),
+    Target("api-versions", api_versions, _REFUSALS, (b"\x03\x04lib\x041.0\0", b"\0")),
+    Target("sasl", sasl, _REFUSALS, (b"\x03\0\x05PLAIN", b"\0\0\0\0\x02ab", b"\x02\x03ab\0")),
+    Target("cold-request", cold_request, _REFUSALS, _cold_seeds()),
     Target("batch", batch, _REFUSALS, BATCHES),
     Target("batch-sequence", batch_sequence, _REFUSALS, (BATCHES[0] + BATCHES[1] + BATCHES[2],)),
     Target(
