@@ -46,7 +46,8 @@ class GroupRegistry:
         group = self._groups.get(group_id)
         if group is not None and group.readable:
             return group
-        return self._deleting.get(group_id)
+        group = self._deleting.get(group_id)
+        return group if group is not None and group.readable else None
 
     def all_readable(self) -> Iterator[ClassicGroup]:
         """Iterate over the groups that readers see."""
@@ -54,6 +55,14 @@ class GroupRegistry:
             group = self.get_readable(group_id)
             if group is not None:
                 yield group
+
+    def has_offsets(self, group_id: str) -> None:
+        """Take note that an offset is committed: its group exists for readers, unless it is about to be deleted."""
+        group = self._groups.get(group_id)
+        if group is not None:
+            group.readable = True
+        elif group_id not in self._deleting:
+            self._groups[group_id] = ClassicGroup(group_id, readable=True)
 
     # -- creating ------------------------------------------------------------------------------------------------
 
@@ -73,11 +82,6 @@ class GroupRegistry:
     def create_simple(self, group_id: str, out: Outbox) -> ClassicGroup:
         """Make a group that exists by its offsets alone, which this input appends."""
         group = self.create(group_id, out.now_ms)
-
-        def readable(out: Outbox) -> None:
-            group.readable = True
-
-        out.when_committed(readable)
         out.when_failed(lambda error, out: self.not_created(group, error, out))
         return group
 
@@ -107,8 +111,7 @@ class GroupRegistry:
         group.pending_join.clear()
         out.record(encode_group_key(group_id), None)
         del self._groups[group_id]
-        if group.readable:
-            self._deleting[group_id] = group
+        self._deleting[group_id] = group
 
         def deleted(out: Outbox) -> None:
             if self._deleting.get(group_id) is group:
@@ -144,8 +147,3 @@ class GroupRegistry:
             group.add(Member.from_record(member, value.protocol_type, value.protocol))
         group.subscribed_topics = group.compute_subscribed_topics()
         self._groups[group_id] = group
-
-    def replay_simple(self, group_id: str) -> None:
-        """Take note of an offset record: a group without records of its own exists by its offsets."""
-        if group_id not in self._groups:
-            self._groups[group_id] = ClassicGroup(group_id, readable=True)

@@ -79,7 +79,7 @@ class GroupShard:
         if isinstance(subject, OffsetKey):
             stored = None if value is None else decode_offset_value(value)
             if stored is not None:
-                self._groups.replay_simple(subject.group_id)
+                self._groups.has_offsets(subject.group_id)
             self._offsets.replay(subject, stored, offset, producer_id)
         elif isinstance(subject, GroupKey):
             self._groups.replay(subject.group_id, None if value is None else decode_group_value(value))
@@ -267,6 +267,9 @@ class GroupShard:
         if isinstance(token, Append) and token in self._appends:
             del self._appends[token]
             self._offsets.committed_changes(token.offsets)
+            for key, (_, value) in token.offsets:
+                if value is not None:
+                    self._groups.has_offsets(key.group_id)
             for callback in token.on_committed:
                 callback(out)
         return self._finish(out)
