@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LOGS_PER_PASS = 8
+
 
 class TopicReplicas:
     """A topic as this broker serves it."""
@@ -155,7 +157,9 @@ class ReplicaManager:
             if key in self._open:
                 self._apply(self._open[key], topic, index, state)
         if missing:
-            await self._open_logs(missing)
+            # A few at a time, internal topics last: what a client waits for is not to wait for fifty logs that nobody uses yet.
+            missing.sort(key=lambda entry: entry[0].topic_name.startswith("__"))
+            await self._open_logs(missing[:_LOGS_PER_PASS])
             # Nothing is led before the cluster state has been looked at again.
             return True
         await self._purge()
