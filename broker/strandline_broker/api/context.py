@@ -12,6 +12,8 @@ from typing import Protocol
 
 from strandline_broker.cluster.store import ClusterStore
 from strandline_broker.cluster.view import ClusterView
+from strandline_broker.coordinator.groups import GroupCoordinator
+from strandline_broker.errors import ErrorCode
 from strandline_broker.seams.clock import Clock
 from strandline_broker.wire.registry import Registry
 
@@ -156,6 +158,11 @@ class BrokerApi(Protocol):
     @property
     def registry(self) -> Registry:
         """The APIs that this broker serves."""
+        ...
+
+    @property
+    def groups(self) -> GroupCoordinator:
+        """The groups that this broker coordinates."""
         ...
 
     def partition(self, topic: str, index: int, current_leader_epoch: int = -1) -> PartitionHandle:

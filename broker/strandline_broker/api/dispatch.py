@@ -89,6 +89,8 @@ class Dispatcher:
         body = cold.decode_request(key, version, frame, header.body_offset)
         request = Request(key, version, header.correlation_id, header.client_id, connection, body)
         answer = cold_handler(key)(self._broker, request)
+        if isinstance(answer, Pending):
+            return answer
         if not inspect.isawaitable(answer):
             return cold.encode_response(key, version, header.correlation_id, answer)
         if len(self._waiting) >= self._max_waiting:

@@ -2,7 +2,7 @@
 
 `api.dispatch` reads it, `server.broker` builds the registry from `IMPLEMENTED`. Three kinds of entries:
 
-- *cold* modules (`handle(broker, request) -> Mapping`, or a coroutine of it): decoded and encoded by
+- *cold* modules (`handle(broker, request) -> Mapping`, a coroutine of it, or a ticket that is answered later): decoded and encoded by
   `wire.cold`; a module is imported at its first request, so that start-up pays for none;
 - *frame* handlers (ApiVersions, Metadata): objects that take frames and answer from cached bytes;
 - *hot* ones (Produce, Fetch): wired up by the dispatcher itself.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from strandline_broker.wire.api_keys import ApiKey
 from strandline_broker.wire.registry import Registry
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from strandline_broker.api.context import BrokerApi
     from strandline_broker.api.request import Request
     from strandline_broker.net.connection import Connection
+    from strandline_broker.net.handler import Pending
     from strandline_broker.wire.header import RequestHeader
 
-ColdHandler = Callable[["BrokerApi", "Request"], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+ColdAnswer: TypeAlias = "Mapping[str, Any] | Awaitable[Mapping[str, Any]] | Pending"
+ColdHandler = Callable[["BrokerApi", "Request"], ColdAnswer]
 
 
 class FrameHandler(Protocol):
@@ -42,6 +44,17 @@ HOT = (ApiKey.PRODUCE, ApiKey.FETCH)
 FRAME = (ApiKey.API_VERSIONS, ApiKey.METADATA)
 COLD: Mapping[ApiKey, str] = {
     ApiKey.LIST_OFFSETS: "list_offsets",
+    ApiKey.OFFSET_COMMIT: "offset_commit",
+    ApiKey.OFFSET_FETCH: "offset_fetch",
+    ApiKey.FIND_COORDINATOR: "find_coordinator",
+    ApiKey.JOIN_GROUP: "join_group",
+    ApiKey.HEARTBEAT: "heartbeat",
+    ApiKey.LEAVE_GROUP: "leave_group",
+    ApiKey.SYNC_GROUP: "sync_group",
+    ApiKey.DESCRIBE_GROUPS: "describe_groups",
+    ApiKey.LIST_GROUPS: "list_groups",
+    ApiKey.DELETE_GROUPS: "delete_groups",
+    ApiKey.OFFSET_DELETE: "offset_delete",
     ApiKey.CREATE_TOPICS: "create_topics",
     ApiKey.DELETE_TOPICS: "delete_topics",
     ApiKey.DELETE_RECORDS: "delete_records",

@@ -40,3 +40,8 @@ class Request:
     def timeout_ms(self) -> int:
         """The request's `timeout` field in milliseconds."""
         return int(self.body.timeout / _MILLISECOND)
+
+    def milliseconds(self, field: str, missing: int) -> int:
+        """Return a duration of the body in milliseconds, `missing` where this version has no such field."""
+        value = getattr(self.body, field, None)
+        return missing if value is None else int(value / _MILLISECOND)

@@ -26,6 +26,7 @@ from strandline_broker.cluster.lease_keeper import LeaseKeeper, LeaseLost
 from strandline_broker.cluster.model import BrokerLease, BrokerPhase, Endpoint
 from strandline_broker.cluster.store import Unavailable
 from strandline_broker.cluster.view import ClusterView
+from strandline_broker.coordinator.groups import GroupCoordinator
 from strandline_broker.log.flusher import Flusher
 from strandline_broker.log.manager import LogManager
 from strandline_broker.net.server import ListenerConfig, Server
@@ -125,6 +126,7 @@ class Broker:
             persist_view=volume.save_view,
         )
         volume.load_view(self.view)
+        self.groups = self._make_groups()
         self.produce = ProduceHandler(
             self.replicas, self.view, self.clock, self._request_sync, config.request_timeout_max_ms
         )
@@ -150,12 +152,12 @@ class Broker:
         )
         self._stop_listening = self.view.on_change(lambda change: self._view_changed.set())
         # Serve from the last known state at once (invariant 3); the store may be away.
-        await self.replicas.reconcile()
+        await self._reconcile()
         self._spawn(self.view.run())
         self._spawn(self._follow_view())
         await self.lease_keeper.acquire()
         await self.view.wait_fresh()
-        await self.replicas.reconcile()
+        await self._reconcile()
         self._spawn(self.lease_keeper.run())
         self._spawn(self._producer_ids.refill())
         self._spawn(self._every(_EXPIRY_INTERVAL_S, self._expire))
@@ -179,6 +181,19 @@ class Broker:
                     listener.name, listener.host, listener.port, internal=listener.internal, tls=tls
                 )
             )
+
+    def _make_groups(self) -> GroupCoordinator:
+        return GroupCoordinator(
+            self.config.group_config(),
+            view=self.view,
+            replicas=self.replicas,
+            clock=self.clock,
+            rng=self.rng,
+            loop=self._loop,
+            request_sync=self._request_sync,
+            run_blocking=self._blocking,
+            commit_timeout_ms=self.config.offsets_commit_timeout_ms,
+        )
 
     def _lease(self) -> BrokerLease:
         config = self.config
@@ -211,6 +226,7 @@ class Broker:
         with contextlib.suppress(LeaseLost, Unavailable, TimeoutError):
             async with asyncio.timeout(2.0):
                 await self.lease_keeper.set_state(BrokerPhase.DRAINING)
+        await self.groups.close()
         await self.server.close()
         await self._dispatcher.close()
         for task in self._tasks:
@@ -265,15 +281,20 @@ class Broker:
             await self._view_changed.wait()
             self._view_changed.clear()
             try:
-                await self.replicas.reconcile()
+                await self._reconcile()
             except OSError:
                 # The state is not used then; a disk that works again takes it with the next round.
                 logger.exception("the cluster state cannot be kept on disk")
                 await asyncio.sleep(_FAILED_LOG_RETRY_S)
                 self._view_changed.set()
 
+    async def _reconcile(self) -> None:
+        await self.replicas.reconcile()
+        self.groups.reconcile()
+
     async def _expire(self) -> None:
         self.produce.expire()
+        self.groups.expire()
 
     async def _sweep(self) -> None:
         for log in self.logs.sweep(self.clock.now_ms(), self._high_watermark_of):
@@ -284,9 +305,11 @@ class Broker:
 
     async def _revive_failed_logs(self) -> None:
         """Take logs back into service whose disk works again; what was not synced is gone from them."""
+        self.groups.reconcile()
         for partition in list(self.replicas):
             if partition.log.failed:
                 await self.replicas.revive(partition, self.clock.now_ms())
+        self.groups.reconcile()
 
     def _high_watermarks(self) -> dict[tuple[str, int], int]:
         return {(partition.topic, partition.index): partition.high_watermark for partition in self.replicas}

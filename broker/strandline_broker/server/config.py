@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from strandline_broker.cluster.topic_config import TOPIC_CONFIGS, suggest
+from strandline_broker.group.config import GroupConfig
 from strandline_broker.net.limits import MAX_FRAME_BYTES_CEILING, Limits
 from strandline_broker.server.config_keys import INT_MAX, convert, key, spec_of
 from strandline_broker.server.listeners import Listener, ListenerSettings, resolve
@@ -197,6 +198,60 @@ class BrokerConfig:
         600_000, "Longest time that a request may wait, whatever it asks for.", minimum=1
     )
 
+    # Groups
+    group_min_session_timeout_ms: int = key(
+        6_000,
+        "Shortest session timeout of a group's member.",
+        kafka="group.min.session.timeout.ms",
+        minimum=1,
+        maximum=INT_MAX,
+    )
+    group_max_session_timeout_ms: int = key(
+        1_800_000,
+        "Longest session timeout of a group's member.",
+        kafka="group.max.session.timeout.ms",
+        minimum=1,
+        maximum=INT_MAX,
+    )
+    group_initial_rebalance_delay_ms: int = key(
+        3_000,
+        "Time that an empty group waits for more members before its first rebalance.",
+        kafka="group.initial.rebalance.delay.ms",
+        minimum=0,
+        maximum=INT_MAX,
+    )
+    group_max_size: int = key(
+        INT_MAX, "Members of one group.", kafka="group.max.size", minimum=1, maximum=INT_MAX
+    )
+    offset_metadata_max_bytes: int = key(
+        4_096,
+        "Longest metadata of a committed offset, in characters.",
+        kafka="offset.metadata.max.bytes",
+        minimum=0,
+        maximum=INT_MAX,
+    )
+    offsets_retention_minutes: int = key(
+        10_080,
+        "Time that offsets are kept after their group became empty.",
+        kafka="offsets.retention.minutes",
+        minimum=1,
+        maximum=INT_MAX,
+    )
+    offsets_retention_check_interval_ms: int = key(
+        600_000,
+        "Time between two looks for offsets to forget.",
+        kafka="offsets.retention.check.interval.ms",
+        minimum=1,
+        maximum=INT_MAX,
+    )
+    offsets_commit_timeout_ms: int = key(
+        5_000,
+        "Time that the commit of an offset or of a group's state may take.",
+        kafka="offsets.commit.timeout.ms",
+        minimum=1,
+        maximum=INT_MAX,
+    )
+
     # Cluster membership
     lease_duration_ms: int = key(
         10_000, "Time without renewal after which the broker counts as dead.", minimum=100
@@ -259,6 +314,18 @@ class BrokerConfig:
             name = spec.kafka or f"strandline.{field.name.replace('_', '.')}"
             shown[name] = (text, type_name, spec.doc, value == field.default)
         return shown
+
+    def group_config(self) -> GroupConfig:
+        """Return the settings of the group coordinator."""
+        return GroupConfig(
+            min_session_timeout_ms=self.group_min_session_timeout_ms,
+            max_session_timeout_ms=self.group_max_session_timeout_ms,
+            initial_rebalance_delay_ms=self.group_initial_rebalance_delay_ms,
+            max_size=self.group_max_size,
+            offset_metadata_max_bytes=self.offset_metadata_max_bytes,
+            offsets_retention_minutes=self.offsets_retention_minutes,
+            offsets_retention_check_interval_ms=self.offsets_retention_check_interval_ms,
+        )
 
     def net_limits(self) -> Limits:
         """Return the bounds of the network part."""
