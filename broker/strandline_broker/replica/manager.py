@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LOGS_PER_PASS = 8
+_LOGS_PER_PASS = 64
+_INTERNAL_LOGS_PER_PASS = 8
 
 
 class TopicReplicas:
@@ -159,7 +160,8 @@ class ReplicaManager:
         if missing:
             # A few at a time, internal topics last: what a client waits for is not to wait for fifty logs that nobody uses yet.
             missing.sort(key=lambda entry: entry[0].topic_name.startswith("__"))
-            await self._open_logs(missing[:_LOGS_PER_PASS])
+            per_pass = _INTERNAL_LOGS_PER_PASS if missing[0][0].topic_name.startswith("__") else _LOGS_PER_PASS
+            await self._open_logs(missing[:per_pass])
             # Nothing is led before the cluster state has been looked at again.
             return True
         await self._purge()
