@@ -7,8 +7,8 @@ files, no replica manager. Everything runs on the event loop's thread.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from strandline_broker.cluster.store import ClusterStore
 from strandline_broker.cluster.view import ClusterView
@@ -19,6 +19,59 @@ from strandline_broker.wire.registry import Registry
 
 # A record found by time: its timestamp (ms), offset, and leader epoch (-1 where it is not known).
 Found = tuple[int, int, int]
+
+
+class LogDirReplica(NamedTuple):
+    """A partition's log in a directory; `offset_lag` is what it lacks of the high watermark, -1 if unknown."""
+
+    topic: str
+    partition: int
+    size_bytes: int
+    offset_lag: int
+
+
+class LogDir(NamedTuple):
+    """A directory with logs. `error` is KAFKA_STORAGE_ERROR when it cannot be used; bytes are -1 then."""
+
+    path: str
+    error: ErrorCode
+    total_bytes: int
+    usable_bytes: int
+    replicas: Sequence[LogDirReplica]
+
+
+class Producer(Protocol):
+    """What a partition remembers of one producer; numbers are -1 where there are none."""
+
+    @property
+    def producer_id(self) -> int:
+        """Its id."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of its last batch."""
+        ...
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence of its last record."""
+        ...
+
+    @property
+    def last_timestamp(self) -> int:
+        """Largest timestamp of its last batch, in milliseconds."""
+        ...
+
+    @property
+    def coordinator_epoch(self) -> int:
+        """Epoch of the transaction coordinator that wrote its last marker."""
+        ...
+
+    @property
+    def txn_first_offset(self) -> int:
+        """First offset of its open transaction."""
+        ...
 
 
 class PartitionHandle(Protocol):
@@ -62,6 +115,11 @@ class PartitionHandle(Protocol):
     @property
     def log_end_offset(self) -> int:
         """Offset of the next record."""
+        ...
+
+    @property
+    def producers(self) -> Iterable[Producer]:
+        """The producers that are remembered for checking sequences and for open transactions."""
         ...
 
     def epoch_at(self, offset: int) -> int:
@@ -117,8 +175,8 @@ class BrokerSettings(Protocol):
         """Longest time that a request may wait."""
         ...
 
-    def kafka_configs(self) -> Mapping[str, tuple[str | None, str, str, bool]]:
-        """Return {name: (value, type name, documentation, is it the default)} for DescribeConfigs."""
+    def kafka_configs(self) -> Mapping[str, tuple[str | None, str, str, str | None]]:
+        """Return {name: (value, type name, documentation, default)} for DescribeConfigs."""
         ...
 
 
@@ -172,6 +230,10 @@ class BrokerApi(Protocol):
         `current_leader_epoch` of 0 or more that is not the leader's, FENCED_LEADER_EPOCH (older) or
         UNKNOWN_LEADER_EPOCH (newer), KIP-320.
         """
+        ...
+
+    async def describe_log_dirs(self) -> Sequence[LogDir]:
+        """Return the directories that hold logs, with every replica in them."""
         ...
 
     async def allocate_producer_id(self) -> int:

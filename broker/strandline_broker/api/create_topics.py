@@ -18,9 +18,10 @@ from typing import Any
 
 from strandline_broker.api.context import BrokerApi
 from strandline_broker.api.request import Request
+from strandline_broker.api.support.config_defaults import config_defaults
 from strandline_broker.api.support.config_entries import topic_entries
 from strandline_broker.api.support.topic_creation import create_topic
-from strandline_broker.api.support.topic_plan import TopicPlan, cluster_defaults, plan_topic
+from strandline_broker.api.support.topic_plan import TopicPlan, plan_topic
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.wire.api_keys import ApiKey
 
@@ -81,7 +82,7 @@ async def _create(broker: BrokerApi, wish: Any, deadline: float, *, validate_onl
                 "config_source": entry.source,
                 "is_sensitive": False,
             }
-            for entry in topic_entries(plan.config, cluster_defaults(broker.view))
+            for entry in topic_entries(plan.config, config_defaults(broker.view))
         ],
     }
 

@@ -1,9 +1,9 @@
 """DescribeConfigs (key 32), versions 1-4.
 
-Differences from Kafka: a broker has no dynamic configuration of its own, so all its settings are read-only;
-settings without a Kafka counterpart are named `strandline.*`. The cluster-wide defaults (broker resource with
-an empty name) are `Cluster.spec.config`. Loggers, groups and client metrics are not described
-(INVALID_REQUEST).
+Differences from Kafka: what can be altered while a broker runs is a short list (`cluster.broker_config`), the
+rest is read-only; settings without a Kafka counterpart are named `strandline.*`. Defaults of topics that
+`Cluster.spec.config` sets are shown as static, those that Kafka clients set for all brokers as dynamic. There
+are no loggers to describe (INVALID_REQUEST), and no client metrics (nothing is set for any subscription).
 
 Version notes: v1 synonyms, v3 type and documentation, v4 flexible.
 """
@@ -16,19 +16,20 @@ from typing import Any
 from strandline_broker.api.context import BrokerApi
 from strandline_broker.api.request import Request
 from strandline_broker.api.support import topic_names
+from strandline_broker.api.support.config_defaults import config_defaults
 from strandline_broker.api.support.config_entries import (
     ConfigEntry,
     broker_entries,
-    cluster_default_entries,
+    default_broker_entries,
+    group_entries,
     topic_entries,
 )
-from strandline_broker.api.support.topic_plan import cluster_defaults
+from strandline_broker.api.support.config_resources import ResourceType, check_broker_name, unsupported
+from strandline_broker.cluster.model import ALL_BROKERS
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.wire.api_keys import ApiKey
 
 KEY = ApiKey.DESCRIBE_CONFIGS
-
-_TOPIC, _BROKER = 2, 4
 
 
 def handle(broker: BrokerApi, request: Request) -> Mapping[str, Any]:
@@ -60,23 +61,30 @@ def _describe(broker: BrokerApi, body: Any, resource: Any) -> dict[str, Any]:
 
 
 def _entries(broker: BrokerApi, resource_type: int, name: str) -> Iterable[ConfigEntry]:
-    defaults = cluster_defaults(broker.view)
-    if resource_type == _TOPIC:
+    if resource_type == ResourceType.TOPIC:
         topic_names.check(name)
         topic = broker.view.topic_by_name(name)
         if topic is None:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-        return topic_entries(topic.config, defaults)
-    if resource_type != _BROKER:
-        raise KafkaError(ErrorCode.INVALID_REQUEST, f"Unsupported resource type: {resource_type}")
+        return topic_entries(topic.config, config_defaults(broker.view))
+    state = broker.view.state
+    if resource_type == ResourceType.GROUP:
+        if not name:
+            raise KafkaError(ErrorCode.INVALID_REQUEST, "Group name must not be empty")
+        return group_entries(state.group_configs.get(name, {}) if state is not None else {})
+    if resource_type == ResourceType.CLIENT_METRICS:
+        if not name:
+            raise KafkaError(ErrorCode.INVALID_REQUEST, "Client metrics subscription name must not be empty")
+        return ()
+    if resource_type != ResourceType.BROKER:
+        raise unsupported(resource_type)
+    check_broker_name(name, broker.config.broker_id)
+    dynamic = state.broker_configs if state is not None else {}
+    for_all = dynamic.get(ALL_BROKERS, {})
     if not name:
-        return cluster_default_entries(defaults)
-    if name != str(broker.config.broker_id):
-        raise KafkaError(
-            ErrorCode.INVALID_REQUEST,
-            f"Unexpected broker id, expected {broker.config.broker_id} or empty string, but received {name}",
-        )
-    return broker_entries(broker.config.kafka_configs(), defaults)
+        return default_broker_entries(for_all)
+    own = dynamic.get(str(broker.config.broker_id), {})
+    return broker_entries(broker.config.kafka_configs(), config_defaults(broker.view), own, for_all)
 
 
 def _row(entry: ConfigEntry, *, synonyms: bool, documentation: bool) -> dict[str, Any]:

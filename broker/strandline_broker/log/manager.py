@@ -367,6 +367,12 @@ class LogManager:
                 unsynced.append(log)
         return unsynced
 
+    def set_producer_expiration(self, expiration_ms: int) -> None:
+        """Forget idle producers after another time from now on (`producer.id.expiration.ms`)."""
+        self._producer_expiration_ms = expiration_ms
+        for log in list(self):
+            log.producers.expiration_ms = expiration_ms
+
     def checkpoint(self, high_watermarks: Mapping[TopicPartition, int] | None = None) -> Checkpoint:
         """Capture all offsets; `write` the result in a thread, about once a minute."""
         if high_watermarks is not None:

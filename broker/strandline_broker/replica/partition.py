@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from strandline_broker.log.log import Log
+    from strandline_broker.log.producer_state import ProducerEntry
     from strandline_broker.seams.disk import FileSlice
 
 
@@ -315,6 +316,11 @@ class Partition:
     def log_end_offset(self) -> int:
         """Offset of the next record."""
         return self.log.end_offset
+
+    @property
+    def producers(self) -> Iterable[ProducerEntry]:
+        """What is remembered of the producers of this partition."""
+        return self.log.producers
 
     def epoch_at(self, offset: int) -> int:
         """Return the leader epoch in which the record at `offset` was written, or -1."""

@@ -33,6 +33,8 @@ from strandline_broker.net.server import ListenerConfig, Server
 from strandline_broker.net.tls import TlsConfig
 from strandline_broker.replica.manager import ReplicaManager
 from strandline_broker.replica.partition import FlushMode, Partition
+from strandline_broker.server import log_dirs
+from strandline_broker.server.dynamic_config import DynamicConfig
 from strandline_broker.server.producer_ids import ProducerIds
 from strandline_broker.server.volume import Volume
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Coroutine, Sequence
 
+    from strandline_broker.api.context import LogDir
     from strandline_broker.cluster.store import ClusterStore
     from strandline_broker.log.log import Log
     from strandline_broker.seams.clock import Clock
@@ -143,6 +146,8 @@ class Broker:
         self._dispatcher = Dispatcher(self, self.produce, self.fetch)
         self.server = Server(self._network, self._dispatcher, config.net_limits())
         await self._listen()
+        self._dynamic_config = DynamicConfig(config, self.server, self.logs)
+        self._dynamic_config.apply(self.view.state)
         self.lease_keeper = LeaseKeeper(
             self.store,
             self._lease(),
@@ -254,6 +259,10 @@ class Broker:
         partition.check_leader(current_leader_epoch)
         return partition
 
+    async def describe_log_dirs(self) -> Sequence[LogDir]:
+        """Return the one directory that holds logs, with every replica in it."""
+        return [await log_dirs.describe(self.config.data_dir, self._disk, self.replicas, self._blocking)]
+
     async def allocate_producer_id(self) -> int:
         """Return a producer id that nobody was given before. Raises KafkaError."""
         return await self._producer_ids.allocate()
@@ -280,6 +289,7 @@ class Broker:
         while True:
             await self._view_changed.wait()
             self._view_changed.clear()
+            self._dynamic_config.apply(self.view.state)
             try:
                 await self._reconcile()
             except OSError:

@@ -298,21 +298,19 @@ class BrokerConfig:
         )
         return resolve(settings, socket.gethostname())
 
-    def kafka_configs(self) -> dict[str, tuple[str | None, str, str, bool]]:
-        """Return {name: (value, Kafka type, documentation, is it the default)} for DescribeConfigs.
+    def kafka_configs(self) -> dict[str, tuple[str | None, str, str, str | None]]:
+        """Return {name: (value, Kafka type, documentation, default)} for DescribeConfigs.
 
         Keys that Kafka does not have are shown as `strandline.<key>`.
         """
         shown = {}
         for field in fields(self):
             spec = spec_of(field.metadata)
-            value = getattr(self, field.name)
-            text = None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             kind = _TYPES[str(field.type)]
             large = kind is int and (spec.maximum is None or spec.maximum > INT_MAX)
             type_name = "BOOLEAN" if kind is bool else "STRING" if kind is str else "LONG" if large else "INT"
             name = spec.kafka or f"strandline.{field.name.replace('_', '.')}"
-            shown[name] = (text, type_name, spec.doc, value == field.default)
+            shown[name] = (_text(getattr(self, field.name)), type_name, spec.doc, _text(field.default))
         return shown
 
     def group_config(self) -> GroupConfig:
@@ -340,6 +338,10 @@ class BrokerConfig:
             frame_timeout_ms=self.partial_request_timeout_ms,
             tls_handshake_timeout_ms=self.tls_handshake_timeout_ms,
         )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 _REQUIRED = ("broker_id", "data_dir", "store")

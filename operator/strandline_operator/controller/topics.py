@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from strandline_broker.cluster import internal_topics, topic_config, transitions
+from strandline_broker.cluster import broker_config, internal_topics, topic_config, transitions
 from strandline_broker.cluster.model import TOPIC, Topic, derive_topic_id
 from strandline_operator.controller.actions import Action, Notice
 from strandline_operator.controller.conditions import Reason, Trouble
@@ -203,7 +203,10 @@ def _make_or_bring_back(
 def _effective_config(
     world: World, topic: Topic, factor: int, troubles: list[Trouble]
 ) -> dict[str, str] | None:
-    """Return the Cluster's defaults under the Topic's own config, or None with the reason added to `troubles`."""
+    """Return the defaults under the Topic's own config, or None with the reason added to `troubles`.
+
+    Defaults are the Cluster's, and above them those that Kafka clients set for all brokers.
+    """
     assert world.cluster is not None
     tiering = bool(world.cluster.spec.get("tiering"))
     try:
@@ -217,6 +220,7 @@ def _effective_config(
             )
         )
         return None
+    defaults |= broker_config.topic_defaults(world.state)
     try:
         own = topic_config.validate(topic.config, defaults=topic_config.effective(defaults), tiering=tiering)
     except topic_config.InvalidTopicConfig as error:

@@ -11,15 +11,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
+from strandline_broker.api.context import LogDir
 from strandline_broker.api.handlers import FrameHandler, build_registry, cold_handler
 from strandline_broker.api.request import Request
 from strandline_broker.cluster.model import (
     CLUSTER,
+    CLUSTER_STATE,
     LEASE,
     PARTITION_SET,
     TOPIC,
     BrokerLease,
     BrokerPhase,
+    ClusterState,
     Endpoint,
     Object,
     PartitionSet,
@@ -30,10 +33,12 @@ from strandline_broker.cluster.model import (
     new_object,
     new_partition_set,
 )
+from strandline_broker.cluster.patches import patch_topic_epoch
 from strandline_broker.cluster.sqlite_store import SqliteStore
 from strandline_broker.cluster.store import ClusterStore
 from strandline_broker.cluster.view import ClusterView
 from strandline_broker.errors import ErrorCode, KafkaError
+from strandline_broker.log.producer_state import ProducerEntry
 from strandline_broker.replica.partition import OffsetAt
 from strandline_broker.seams.clock import ManualClock
 from strandline_broker.server.config import BrokerConfig
@@ -72,6 +77,7 @@ class FakePartition:
     last_stable_offset: int = 0
     log_end_offset: int = 0
     records: list[OffsetAt] = dataclasses.field(default_factory=list)
+    producers: list[ProducerEntry] = dataclasses.field(default_factory=list)
     epoch_ends: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
     delete: Callable[[int], Coroutine[Any, Any, int]] | None = None
 
@@ -111,6 +117,7 @@ class FakeBroker:
         self.next_producer_id = 4000
         self.producer_id_error: KafkaError | None = None
         self.controller = Controller(store)
+        self.log_dirs: list[LogDir] = []
 
     def partition(self, topic: str, index: int, current_leader_epoch: int = -1) -> FakePartition:
         found = self.partitions.get((topic, index))
@@ -121,6 +128,9 @@ class FakeBroker:
         if current_leader_epoch > found.leader_epoch:
             raise KafkaError(ErrorCode.UNKNOWN_LEADER_EPOCH)
         return found
+
+    async def describe_log_dirs(self) -> list[LogDir]:
+        return self.log_dirs
 
     async def allocate_producer_id(self) -> int:
         if self.producer_id_error is not None:
@@ -211,7 +221,7 @@ def led(
 
 
 class Controller:
-    """What the operator does for a Topic, in a dozen lines: make its PartitionSet; hide it when it is deleted."""
+    """What the operator does for a Topic, in a few lines: make its PartitionSet, change it, hide it at deletion."""
 
     def __init__(self, store: ClusterStore) -> None:
         self.store = store
@@ -232,27 +242,49 @@ class Controller:
             self.finished.append(topic)
             await self._hide(topic)
             return
-        if topic.status:
-            return
         if self.refuse is not None:
-            reason, message = self.refuse
-            condition = {
-                "type": "Stalled",
-                "status": "True",
-                "reason": reason,
-                "message": message,
-                "observedGeneration": topic.meta.generation,
-            }
-            await self._status(topic, {"conditions": [condition]})
+            await self._refuse(topic, *self.refuse)
             return
         stored, _ = await self.store.list(PARTITION_SET)
-        if any(o["spec"]["topicName"] == topic.topic_name and not o["spec"]["deleting"] for o in stored):
-            return  # adopted
+        sets = [PartitionSet.from_object(o) for o in stored]
+        served = [part for part in sets if part.topic_name == topic.topic_name and not part.deleting]
+        if served:
+            await self._bring_in_line(served[0], topic)
+            return
+        if topic.status:
+            return
         states = [led(0, leader=self.leader) for _ in range(topic.partitions)]
         topic_id = derive_topic_id(topic.uid, topic.topic_name)
         made = partition_set(topic.topic_name, states, config=topic.config, topic_id=topic_id)
         await self.store.create(PARTITION_SET, made.to_object())
         await self._status(topic, {"topicId": str(topic_id)})
+
+    async def _bring_in_line(self, part: PartitionSet, topic: Topic) -> None:
+        added = [led(0, leader=self.leader) for _ in range(topic.partitions - len(part.partitions))]
+        newest = dataclasses.replace(
+            part,
+            config=dict(topic.config),
+            partitions=(*part.partitions, *added),
+            topic_epoch=part.topic_epoch + 1,
+        )
+        if added or newest.config != part.config:
+            tests, operations = patch_topic_epoch(part, newest)
+            await self.store.patch_if(
+                PARTITION_SET, part.name, uid=part.uid, tests=tests, operations=operations
+            )
+
+    async def _refuse(self, topic: Topic, reason: str, message: str) -> None:
+        shown = topic.status.get("conditions", [{}])[0].get("observedGeneration")
+        if shown == topic.meta.generation:
+            return
+        condition = {
+            "type": "Stalled",
+            "status": "True",
+            "reason": reason,
+            "message": message,
+            "observedGeneration": topic.meta.generation,
+        }
+        await self._status(topic, {"conditions": [condition]})
 
     async def _status(self, topic: Topic, status: dict[str, Any]) -> None:
         operations = [{"op": "add", "path": "/status", "value": status}]
@@ -285,6 +317,7 @@ async def broker(
     view = ClusterView(store, CLUSTER_NAME, rng=random.Random(2))
     fake = FakeBroker(store, view, config)
     await store.create(CLUSTER, new_object(CLUSTER, CLUSTER_NAME, dict(cluster or {})))
+    await store.create(CLUSTER_STATE, ClusterState(cluster=CLUSTER_NAME).to_object())
     for broker_id in range(brokers):
         await store.create(LEASE, lease(broker_id))
     tasks = [asyncio.create_task(view.run())]

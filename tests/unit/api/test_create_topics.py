@@ -102,7 +102,7 @@ def test_configuration_is_kept_and_shown() -> None:
             assert obj["spec"]["config"] == {"retention.ms": "7", "cleanup.policy": "compact"}
             shown = {config.name: (config.value, config.config_source) for config in row.configs}
             assert shown["retention.ms"] == ("7", 1)
-            assert shown["segment.ms"] == ("6", 3)
+            assert shown["segment.ms"] == ("6", 4)
             assert shown["segment.bytes"] == ("1073741824", 5)
 
     run(main())

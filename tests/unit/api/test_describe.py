@@ -23,7 +23,7 @@ from strandline_broker.errors import ErrorCode
 from strandline_broker.wire.api_keys import ApiKey
 
 TOPIC, BROKER, BROKER_LOGGER = 2, 4, 8
-FROM_TOPIC, FROM_CLUSTER, STATIC, DEFAULT = 1, 3, 4, 5
+FROM_TOPIC, STATIC, DEFAULT = 1, 4, 5
 
 
 async def describe(
@@ -62,13 +62,13 @@ def test_topic_configs_say_where_they_come_from(version: int) -> None:
             }
             assert values["retention.ms"] == ("7", FROM_TOPIC, False, False)
             assert values["cleanup.policy"] == ("compact", FROM_TOPIC, False, False)
-            assert values["segment.ms"] == ("6", FROM_CLUSTER, False, False)
+            assert values["segment.ms"] == ("6", STATIC, False, False)
             assert values["segment.bytes"] == ("1073741824", DEFAULT, False, False)
             assert values["remote.storage.enable"] == ("false", DEFAULT, False, False)
             assert "internal.segment.bytes" not in values
             assert [(s.name, s.value, s.source) for s in found["retention.ms"].synonyms] == [
                 ("retention.ms", "7", FROM_TOPIC),
-                ("log.retention.ms", "5", FROM_CLUSTER),
+                ("log.retention.ms", "5", STATIC),
                 ("log.retention.ms", "604800000", DEFAULT),
             ]
             if version >= 3:
@@ -101,13 +101,14 @@ def test_broker_configs() -> None:
             assert values["num.partitions"] == ("3", STATIC, True)
             assert values["auto.create.topics.enable"] == ("true", DEFAULT, True)
             assert values["strandline.flush"] == ("Fsync", DEFAULT, True)
-            assert values["min.insync.replicas"] == ("2", FROM_CLUSTER, True)
+            assert values["min.insync.replicas"] == ("2", STATIC, True)
             assert values["log.retention.ms"] == ("604800000", DEFAULT, True)
             assert found["auto.create.topics.enable"].config_type == ConfigType.BOOLEAN
-            defaults = by_name(await describe(fake, BROKER, ""))
-            assert {name: (c.value, c.config_source) for name, c in defaults.items()} == {
-                "min.insync.replicas": ("2", FROM_CLUSTER)
-            }
+            assert [(s.name, s.value, s.source) for s in found["num.partitions"].synonyms] == [
+                ("num.partitions", "3", STATIC),
+                ("num.partitions", "1", DEFAULT),
+            ]
+            assert (await describe(fake, BROKER, "")).configs == ()
 
     run(main())
 

@@ -99,6 +99,17 @@ class Trace:
         obj = await self.store.get(CLUSTER, "demo")
         await self.store.delete_if(CLUSTER, "demo", uid=obj["metadata"]["uid"])
 
+    async def do_broker_default(self, _: list[str], options: dict[str, str]) -> None:
+        """Set dynamic configurations of all brokers, as a Kafka client does."""
+        (obj,) = (await self.store.list(CLUSTER_STATE))[0]
+        await self.store.patch_if(
+            CLUSTER_STATE,
+            obj["metadata"]["name"],
+            uid=obj["metadata"]["uid"],
+            tests=[],
+            operations=[{"op": "replace", "path": "/spec/brokerConfigs", "value": {"default": options}}],
+        )
+
     async def do_lose_slice(self, names: list[str], _: dict[str, str]) -> None:
         objects, _version = await self.store.list(PARTITION_SET)
         obj = objects[int(names[0])]

@@ -41,3 +41,17 @@ def check_change(view: ClusterCache, topic: Topic | None) -> None:
     raise KafkaError(
         ErrorCode.POLICY_VIOLATION, f"{why} (kafkaAdmin: {policy}); change its Topic resource instead"
     )
+
+
+def check_defaults(view: ClusterCache) -> None:
+    """Refuse to change defaults of topics where some topics are not the clients' business.
+
+    Raises KafkaError(POLICY_VIOLATION).
+    """
+    policy = view.cluster.kafka_admin if view.cluster is not None else "All"
+    if policy != "All":
+        raise KafkaError(
+            ErrorCode.POLICY_VIOLATION,
+            f"Kafka clients may not change defaults of topics (kafkaAdmin: {policy}), because they apply to all of them; "
+            "change spec.config of the Cluster resource instead",
+        )

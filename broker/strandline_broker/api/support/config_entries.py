@@ -9,7 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from strandline_broker.api.support.config_defaults import ConfigDefaults
+from strandline_broker.cluster import broker_config
+from strandline_broker.cluster.group_config import GROUP_CONFIGS
 from strandline_broker.cluster.topic_config import TOPIC_CONFIGS, ConfigType, TopicConfig
+
+# A broker's settings as `BrokerSettings.kafka_configs` has them: value, type name, documentation, default.
+Settings = Mapping[str, tuple[str | None, str, str, str | None]]
 
 
 class ConfigSource(IntEnum):
@@ -21,6 +27,9 @@ class ConfigSource(IntEnum):
     DYNAMIC_DEFAULT_BROKER_CONFIG = 3
     STATIC_BROKER_CONFIG = 4
     DEFAULT_CONFIG = 5
+    DYNAMIC_BROKER_LOGGER_CONFIG = 6
+    CLIENT_METRICS_CONFIG = 7
+    GROUP_CONFIG = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,65 +57,92 @@ class ConfigEntry:
     synonyms: tuple[Synonym, ...]
 
 
-def topic_entries(configs: Mapping[str, str], cluster_defaults: Mapping[str, str]) -> Iterator[ConfigEntry]:
-    """Yield every configuration of a topic.
-
-    `configs` are the topic's (they may repeat the cluster's defaults), `cluster_defaults` those of
-    `Cluster.spec.config`.
-    """
+def topic_entries(configs: Mapping[str, str], defaults: ConfigDefaults) -> Iterator[ConfigEntry]:
+    """Yield every configuration of a topic; `configs` are the topic's, and may repeat the defaults."""
     for known in TOPIC_CONFIGS.values():
         if known.internal and known.name not in configs:
             continue
-        synonyms = tuple(_topic_synonyms(known, configs, cluster_defaults))
-        value = synonyms[0].value if synonyms else known.default
-        source = synonyms[0].source if synonyms else ConfigSource.DEFAULT_CONFIG
-        yield ConfigEntry(
-            known.name, value, known.type, known.documentation, source, read_only=False, synonyms=synonyms
-        )
+        own, inherited = configs.get(known.name), defaults.merged.get(known.name)
+        synonyms = list(_topic_default_synonyms(known, defaults))
+        if own is not None and own != inherited:
+            synonyms.insert(0, Synonym(known.name, own, ConfigSource.TOPIC_CONFIG))
+        first = synonyms[0] if synonyms else Synonym(known.name, known.default, ConfigSource.DEFAULT_CONFIG)
+        yield _entry(known, known.name, first, synonyms, read_only=False)
 
 
-def _topic_synonyms(
-    known: TopicConfig, configs: Mapping[str, str], cluster_defaults: Mapping[str, str]
-) -> Iterator[Synonym]:
-    own, inherited = configs.get(known.name), cluster_defaults.get(known.name)
-    if own is not None and own != inherited:
-        yield Synonym(known.name, own, ConfigSource.TOPIC_CONFIG)
-    broker_name = known.broker_synonyms[0] if known.broker_synonyms else known.name
-    if inherited is not None:
-        yield Synonym(broker_name, inherited, ConfigSource.DYNAMIC_DEFAULT_BROKER_CONFIG)
+def _topic_default_synonyms(known: TopicConfig, defaults: ConfigDefaults) -> Iterator[Synonym]:
+    name = known.broker_synonyms[0] if known.broker_synonyms else known.name
+    if known.name in defaults.dynamic:
+        yield Synonym(name, defaults.dynamic[known.name], ConfigSource.DYNAMIC_DEFAULT_BROKER_CONFIG)
+    if known.name in defaults.static:
+        yield Synonym(name, defaults.static[known.name], ConfigSource.STATIC_BROKER_CONFIG)
     if known.broker_synonyms:
-        yield Synonym(broker_name, known.default, ConfigSource.DEFAULT_CONFIG)
+        yield Synonym(name, known.default, ConfigSource.DEFAULT_CONFIG)
 
 
-def cluster_default_entries(cluster_defaults: Mapping[str, str]) -> Iterator[ConfigEntry]:
-    """Yield the cluster-wide defaults that are set, under their broker-level names."""
-    for known in TOPIC_CONFIGS.values():
-        if known.name in cluster_defaults and known.broker_synonyms:
-            yield _broker_default(known, cluster_defaults)
+def group_entries(configs: Mapping[str, str]) -> Iterator[ConfigEntry]:
+    """Yield every configuration of a group; `configs` are those that were set for it."""
+    for known in GROUP_CONFIGS.values():
+        synonyms = [Synonym(known.name, known.default, ConfigSource.DEFAULT_CONFIG)]
+        if known.name in configs:
+            synonyms.insert(0, Synonym(known.name, configs[known.name], ConfigSource.GROUP_CONFIG))
+        yield _entry(known, known.name, synonyms[0], synonyms, read_only=False)
+
+
+def default_broker_entries(for_all: Mapping[str, str]) -> Iterator[ConfigEntry]:
+    """Yield the dynamic defaults that are set for all brokers."""
+    for name, value in sorted(for_all.items()):
+        known = broker_config.DYNAMIC_CONFIGS.get(name)
+        if known is not None:
+            synonym = Synonym(name, value, ConfigSource.DYNAMIC_DEFAULT_BROKER_CONFIG)
+            yield _entry(known, name, synonym, [synonym], read_only=False)
 
 
 def broker_entries(
-    settings: Mapping[str, tuple[str | None, str, str, bool]], cluster_defaults: Mapping[str, str]
+    settings: Settings, defaults: ConfigDefaults, own: Mapping[str, str], for_all: Mapping[str, str]
 ) -> Iterator[ConfigEntry]:
-    """Yield every configuration of a broker: its own, then the defaults for topics."""
-    for name, (value, type_name, documentation, is_default) in settings.items():
-        source = ConfigSource.DEFAULT_CONFIG if is_default else ConfigSource.STATIC_BROKER_CONFIG
-        synonyms = (Synonym(name, value, source),)
+    """Yield every configuration of a broker: its own, throttles that are set, then the defaults of topics.
+
+    `own` are the dynamic ones of this broker, `for_all` those of all brokers. What cannot be altered for one
+    broker is read-only, even where it can be altered for all.
+    """
+    for name, (value, type_name, documentation, default) in settings.items():
+        dynamic = name in broker_config.RUNNING
+        synonyms = list(_dynamic_synonyms(name, own, for_all)) if dynamic else []
+        if value != default:
+            synonyms.append(Synonym(name, value, ConfigSource.STATIC_BROKER_CONFIG))
+        if default is not None or not synonyms:
+            synonyms.append(Synonym(name, default, ConfigSource.DEFAULT_CONFIG))
+        first = synonyms[0]
         yield ConfigEntry(
-            name, value, ConfigType[type_name], documentation, source, read_only=True, synonyms=synonyms
+            name,
+            first.value,
+            ConfigType[type_name],
+            documentation,
+            first.source,
+            read_only=not dynamic,
+            synonyms=tuple(synonyms),
         )
+    for name, known in broker_config.THROTTLES.items():
+        synonyms = list(_dynamic_synonyms(name, own, for_all))
+        if synonyms:
+            yield _entry(known, name, synonyms[0], synonyms, read_only=False)
     for known in TOPIC_CONFIGS.values():
         if known.broker_synonyms and known.broker_synonyms[0] not in settings:
-            yield _broker_default(known, cluster_defaults)
+            synonyms = list(_topic_default_synonyms(known, defaults))
+            yield _entry(known, known.broker_synonyms[0], synonyms[0], synonyms, read_only=True)
 
 
-def _broker_default(known: TopicConfig, cluster_defaults: Mapping[str, str]) -> ConfigEntry:
-    name = known.broker_synonyms[0]
-    synonyms: tuple[Synonym, ...] = (Synonym(name, known.default, ConfigSource.DEFAULT_CONFIG),)
-    inherited = cluster_defaults.get(known.name)
-    if inherited is not None:
-        synonyms = (Synonym(name, inherited, ConfigSource.DYNAMIC_DEFAULT_BROKER_CONFIG), *synonyms)
-    first = synonyms[0]
+def _dynamic_synonyms(name: str, own: Mapping[str, str], for_all: Mapping[str, str]) -> Iterator[Synonym]:
+    if name in own:
+        yield Synonym(name, own[name], ConfigSource.DYNAMIC_BROKER_CONFIG)
+    if name in for_all:
+        yield Synonym(name, for_all[name], ConfigSource.DYNAMIC_DEFAULT_BROKER_CONFIG)
+
+
+def _entry(
+    known: TopicConfig, name: str, first: Synonym, synonyms: list[Synonym], *, read_only: bool
+) -> ConfigEntry:
     return ConfigEntry(
-        name, first.value, known.type, known.documentation, first.source, read_only=True, synonyms=synonyms
+        name, first.value, known.type, known.documentation, first.source, read_only, tuple(synonyms)
     )

@@ -12,13 +12,8 @@ from typing import Any
 
 from strandline_broker.api.context import BrokerApi
 from strandline_broker.api.support import admin_policy, topic_names
-from strandline_broker.api.support.topic_objects import (
-    FINALIZER,
-    find_topic,
-    new_topic_object,
-    object_names,
-    read_topic,
-)
+from strandline_broker.api.support.topic_change import adopt, unreachable
+from strandline_broker.api.support.topic_objects import FINALIZER, find_topic
 from strandline_broker.cluster.model import TOPIC, Topic
 from strandline_broker.cluster.store import AlreadyExists, Conflict, Invalid, NotFound, Unavailable
 from strandline_broker.cluster.view import TopicView
@@ -41,9 +36,7 @@ async def delete_topic(broker: BrokerApi, topic: TopicView, deadline: float) -> 
     except Invalid as error:
         raise KafkaError(ErrorCode.INVALID_REQUEST, str(error)) from error
     except Unavailable as error:
-        raise KafkaError(
-            ErrorCode.REQUEST_TIMED_OUT, f"the cluster's control plane cannot be reached: {error}"
-        ) from error
+        raise unreachable(error) from error
     left_s = max(deadline - asyncio.get_running_loop().time(), 0)
     try:
         await broker.view.wait_until(lambda view: view.topic_by_id(topic.topic_id) is None, left_s)
@@ -60,7 +53,7 @@ async def _write(broker: BrokerApi, topic: TopicView) -> None:
         admin_policy.check_change(broker.view, found)
         try:
             if found is None:
-                found = await _adopt(broker, topic)
+                found = await adopt(broker, topic)
             if not found.deleting:
                 await broker.store.patch_if(TOPIC, found.name, uid=found.uid, **_intent(found))
                 await broker.store.delete_if(TOPIC, found.name, uid=found.uid)
@@ -68,29 +61,6 @@ async def _write(broker: BrokerApi, topic: TopicView) -> None:
             continue  # somebody changed it: look again and decide again
         return
     raise KafkaError(ErrorCode.REQUEST_TIMED_OUT, f"Topic '{topic.topic_name}' is being changed by others.")
-
-
-async def _adopt(broker: BrokerApi, topic: TopicView) -> Topic:
-    cluster = broker.view.cluster_name
-    for object_name in object_names(cluster, topic.topic_name):
-        obj = new_topic_object(
-            cluster,
-            object_name,
-            topic.topic_name,
-            partitions=topic.partition_count,
-            replicas=max(len(state.replicas) for _, state in topic.partitions()),
-            config=topic.config,
-            finalizers=(FINALIZER,),
-        )
-        try:
-            created = read_topic(await broker.store.create(TOPIC, obj))
-        except AlreadyExists:
-            continue
-        assert created is not None, "we wrote it"
-        return created
-    raise KafkaError(
-        ErrorCode.INVALID_REQUEST, f"No name is free for the Topic object of '{topic.topic_name}'."
-    )
 
 
 def _intent(topic: Topic) -> dict[str, Any]:

@@ -5,12 +5,13 @@ Source: Apache Kafka 4.2, `ReplicationControlManager.createTopics`, `validateMan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from strandline_broker.api.context import BrokerSettings
 from strandline_broker.api.support import admin_policy, topic_names
 from strandline_broker.api.support.brokers import is_live
+from strandline_broker.api.support.config_defaults import config_defaults, has_tiering
 from strandline_broker.cluster import topic_config
 from strandline_broker.cluster.cache import ClusterCache
 from strandline_broker.cluster.topic_config import InvalidTopicConfig
@@ -30,24 +31,6 @@ class TopicPlan:
     partitions: int
     replicas: int
     config: Mapping[str, str] = field(default_factory=dict)
-
-
-def cluster_defaults(view: ClusterCache) -> dict[str, str]:
-    """Return the Cluster's defaults for topic configurations; those that make no sense are left out."""
-    defaults: dict[str, str] = {}
-    for name, text in (view.cluster.config if view.cluster is not None else {}).items():
-        known = topic_config.TOPIC_CONFIGS.get(name)
-        try:
-            if known is not None:
-                defaults[name] = known.normalise(text)
-        except InvalidTopicConfig:
-            continue  # the Cluster's status says so
-    return defaults
-
-
-def has_tiering(view: ClusterCache) -> bool:
-    """Say whether the cluster has a bucket."""
-    return view.cluster is not None and view.cluster.spec.get("tiering") is not None
 
 
 def plan_topic(
@@ -110,7 +93,7 @@ def _check_configs(view: ClusterCache, configs: Iterable[tuple[str, str | None]]
             raise KafkaError(ErrorCode.INVALID_CONFIG, f"Null value not supported for topic configs: {name}")
         given[name] = value
     try:
-        return topic_config.validate(given, defaults=cluster_defaults(view), tiering=has_tiering(view))
+        return topic_config.validate(given, defaults=config_defaults(view).merged, tiering=has_tiering(view))
     except InvalidTopicConfig as error:
         raise KafkaError(ErrorCode.INVALID_CONFIG, str(error)) from error
 
@@ -140,7 +123,7 @@ def _check_assignments(assignments: Mapping[int, Sequence[int]], known: set[int]
     """Return the replication factor of a manual assignment."""
     factor = 0
     for brokers in assignments.values():
-        why = _assignment_problem(brokers, known, factor)
+        why = assignment_problem(brokers, known, factor)
         if why:
             raise KafkaError(
                 ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"The manual partition assignment includes {why}"
@@ -162,7 +145,11 @@ def _check_assignments(assignments: Mapping[int, Sequence[int]], known: set[int]
     return factor
 
 
-def _assignment_problem(brokers: Sequence[int], known: set[int], factor: int) -> str:
+def assignment_problem(brokers: Sequence[int], known: Collection[int], factor: int) -> str:
+    """Return what is wrong with one partition's replicas, or an empty string.
+
+    `known` are the registered brokers; `factor` is what other partitions have, 0 for anything.
+    """
     if not brokers:
         return "an empty replica list."
     for broker in brokers:
