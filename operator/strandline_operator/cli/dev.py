@@ -7,6 +7,7 @@ brokers recover their logs while the supervisor imports what it needs.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from strandline_operator.cli.layout import CLUSTER_NAME, DEFAULT_DATA_DIR, DataD
 from strandline_operator.cli.processes import BrokerProcess, broker_command, stop_orphans
 
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - recognised, not bound to
+_LISTENER = re.compile(r"([A-Za-z0-9_-]+)://[^/\s,]+:([0-9]{1,5})")
 # Settings that the other options decide, and the option to use instead.
 _RESERVED = {
     "broker_id": "--brokers",
@@ -25,7 +27,7 @@ _RESERVED = {
     "cluster_id": "nothing: it is the Cluster's UID",
     "data_dir": "--data-dir",
     "store": "--data-dir",
-    "listeners": "--host and --port",
+    "listeners": "--host, --port and --listener",
     "advertised_listeners": "--advertise",
     "http_host": "--host",
     "http_port": "--port",
@@ -43,6 +45,7 @@ class DevOptions:
     data_dir: DataDir
     manifests: Path | None
     flush: str
+    listeners: tuple[str, ...]
     assignments: tuple[str, ...]
     plain: bool
     ports: list[tuple[int, int]]
@@ -86,6 +89,13 @@ class DevOptions:
     "--advertise", metavar="HOST", help="Host that clients are told to connect to; default: --host."
 )
 @click.option(
+    "--listener",
+    "listeners",
+    multiple=True,
+    metavar="NAME://HOST:PORT",
+    help="One more listener, advertised as it is written; broker i has PORT+i.",
+)
+@click.option(
     "--flush",
     type=click.Choice(["Fsync", "Replicated"]),
     default="Fsync",
@@ -105,6 +115,7 @@ def dev(
     bucket: str | None,
     endpoint_url: str | None,
     advertise: str | None,
+    listeners: tuple[str, ...],
     flush: str,
     config: tuple[str, ...],
     plain: bool,
@@ -116,6 +127,7 @@ def dev(
     """
     _check_bucket(bucket, endpoint_url)
     _check_assignments(config)
+    _check_listeners(listeners)
     layout = DataDir(data_dir)
     processes: list[BrokerProcess] = []
     try:
@@ -128,6 +140,7 @@ def dev(
             data_dir=layout,
             manifests=manifests,
             flush=flush,
+            listeners=listeners,
             assignments=config,
             plain=plain or not sys.stdout.isatty(),
             ports=choose_ports(host, port, brokers),
@@ -157,13 +170,14 @@ def make_processes(options: DevOptions) -> list[BrokerProcess]:
     processes = []
     for broker_id, (kafka, http) in enumerate(options.ports):
         directory = options.data_dir.broker_dir(broker_id)
+        more = "".join(f",{listener_of(listener, broker_id)}" for listener in options.listeners)
         assignments = [
             f"broker_id={broker_id}",
             f"cluster_name={CLUSTER_NAME}",
             f"data_dir={directory / 'data'}",
             f"store=sqlite:{options.data_dir.store_file}",
-            f"listeners=PLAINTEXT://{_bracketed(options.host)}:{kafka}",
-            f"advertised_listeners=PLAINTEXT://{_bracketed(options.advertise)}:{kafka}",
+            f"listeners=PLAINTEXT://{_bracketed(options.host)}:{kafka}{more}",
+            f"advertised_listeners=PLAINTEXT://{_bracketed(options.advertise)}:{kafka}{more}",
             f"http_host={options.host or '0.0.0.0'}",  # noqa: S104 - the user's choice
             f"http_port={http}",
             f"flush={options.flush}",
@@ -171,6 +185,12 @@ def make_processes(options: DevOptions) -> list[BrokerProcess]:
         ]
         processes.append(BrokerProcess(broker_id, broker_command(assignments), options.data_dir, environment))
     return processes
+
+
+def listener_of(listener: str, broker_id: int) -> str:
+    """Return what `--listener` means for one broker: the same name and host, the port further up."""
+    address, _, port = listener.rpartition(":")
+    return f"{address}:{int(port) + broker_id}"
 
 
 def broker_settings(assignments: tuple[str, ...]) -> list[str]:
@@ -240,6 +260,17 @@ def _check_assignments(assignments: tuple[str, ...]) -> None:
             raise click.UsageError(f"--config {assignment}: is not KEY=VALUE")
         if _normal(key) in _RESERVED:
             raise click.UsageError(f"--config {key}: is decided here by {_RESERVED[_normal(key)]}")
+
+
+def _check_listeners(listeners: tuple[str, ...]) -> None:
+    for listener in listeners:
+        found = _LISTENER.fullmatch(listener)
+        if found is None:
+            raise click.UsageError(f"--listener {listener}: is not NAME://HOST:PORT")
+        if not 1 <= int(found[2]) <= 65535:
+            raise click.UsageError(f"--listener {listener}: {found[2]} is no port")
+        if found[1].upper() == "PLAINTEXT":
+            raise click.UsageError(f"--listener {listener}: PLAINTEXT is the listener of --host and --port")
 
 
 def _warn_of_missing_brokers(options: DevOptions) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from strandline_operator.cli.dev import listener_of
 from strandline_operator.cli.layout import DataDir, LayoutError, choose_ports
 from strandline_operator.cli.processes import Restarts
 
@@ -269,7 +270,10 @@ def test_apply_describe_and_status(tmp_path: Path) -> None:
     [
         (("dev", "--brokers", "0"), 2, "--brokers"),
         (("dev", "--config", "nonsense"), 2, "is not KEY=VALUE"),
-        (("dev", "--config", "listeners=X://:1"), 2, "decided here by --host and --port"),
+        (("dev", "--config", "listeners=X://:1"), 2, "decided here by --host, --port and --listener"),
+        (("dev", "--listener", "SSL://9093"), 2, "is not NAME://HOST:PORT"),
+        (("dev", "--listener", "SSL://localhost:99999"), 2, "is no port"),
+        (("dev", "--listener", "PLAINTEXT://localhost:9093"), 2, "is the listener of --host and --port"),
         (("dev", "--manifests", "/nowhere/at/all"), 2, "does not exist"),
         (("dev", "--bucket", "s3://records"), 1, "writes to no bucket"),
         (("dev", "--endpoint-url", "http://x"), 2, "needs --bucket s3://"),
@@ -303,6 +307,15 @@ def test_a_port_in_use_is_named_before_anything_starts() -> None:
 def test_free_ports_are_all_different() -> None:
     ports = [port for pair in choose_ports("127.0.0.1", 0, 20) for port in pair]
     assert len(set(ports)) == 40
+
+
+def test_every_broker_gets_each_further_listener_on_a_port_of_its_own() -> None:
+    more = ("SASL_SSL://broker.example:9193", "CONTROL://[::1]:9293")
+    assert [listener_of(listener, 0) for listener in more] == list(more)
+    assert [listener_of(listener, 2) for listener in more] == [
+        "SASL_SSL://broker.example:9195",
+        "CONTROL://[::1]:9295",
+    ]
 
 
 def test_restarts_back_off_and_start_anew_after_a_stable_run() -> None:
