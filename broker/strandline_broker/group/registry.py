@@ -24,7 +24,8 @@ class GroupRegistry:
 
     def __init__(self) -> None:
         self._groups: dict[str, ClassicGroup] = {}
-        self._deleting: dict[str, ClassicGroup] = {}
+        # Groups whose tombstone is on its way, oldest first: an id may be deleted and used again several times.
+        self._deleting: dict[str, list[ClassicGroup]] = {}
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -46,8 +47,7 @@ class GroupRegistry:
         group = self._groups.get(group_id)
         if group is not None and group.readable:
             return group
-        group = self._deleting.get(group_id)
-        return group if group is not None and group.readable else None
+        return next((group for group in self._deleting.get(group_id, ()) if group.readable), None)
 
     def all_readable(self) -> Iterator[ClassicGroup]:
         """Iterate over the groups that readers see."""
@@ -58,10 +58,12 @@ class GroupRegistry:
 
     def has_offsets(self, group_id: str) -> None:
         """Take note that an offset is committed: its group exists for readers, unless it is about to be deleted."""
-        group = self._groups.get(group_id)
-        if group is not None:
-            group.readable = True
-        elif group_id not in self._deleting:
+        deleting = self._deleting.get(group_id)
+        if deleting:
+            deleting[0].readable = True  # tombstones without an outcome are younger than this offset
+        elif group_id in self._groups:
+            self._groups[group_id].readable = True
+        else:
             self._groups[group_id] = ClassicGroup(group_id, readable=True)
 
     # -- creating ------------------------------------------------------------------------------------------------
@@ -111,17 +113,23 @@ class GroupRegistry:
         group.pending_join.clear()
         out.record(encode_group_key(group_id), None)
         del self._groups[group_id]
-        self._deleting[group_id] = group
+        self._deleting.setdefault(group_id, []).append(group)
 
         def deleted(out: Outbox) -> None:
-            if self._deleting.get(group_id) is group:
+            deleting = self._deleting[group_id]
+            deleting.remove(group)
+            if not deleting:
                 del self._deleting[group_id]
 
         def not_deleted(error: ErrorCode, out: Outbox) -> None:
             deleted(out)
-            successor = self._groups.setdefault(group_id, group)
-            if successor is not group:
-                successor.predecessor = group
+            # A group that is not readable by now was never written: what it replaced is what the log has.
+            survivor = group if group.readable else group.predecessor
+            successors = [*self._deleting.get(group_id, ()), *filter(None, [self._groups.get(group_id)])]
+            if successors:
+                successors[0].predecessor = survivor
+            elif survivor is not None:
+                self._groups[group_id] = survivor
 
         out.when_committed(deleted)
         out.when_failed(not_deleted)

@@ -14,6 +14,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.unit.group.support import Driver, subscription
 
 from strandline_broker.errors import ErrorCode
 from strandline_broker.group.classic_group import ClassicGroup
@@ -33,7 +34,6 @@ from strandline_broker.group.requests import (
 )
 from strandline_broker.group.shard import GroupShard
 from strandline_broker.group.states import GroupState
-from tests.unit.group.support import Driver, subscription
 
 _GROUPS = ("g", "h")
 _TOPICS = ("a", "b")

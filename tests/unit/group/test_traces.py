@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from tests.unit.group.trace import Trace
 
 _FILES = sorted((Path(__file__).parent / "traces").glob("*.txt"))

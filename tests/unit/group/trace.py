@@ -9,7 +9,8 @@ STRANDLINE_REWRITE_TRACES=1 to write what really came instead (and then read the
 | `config NAME=VALUE ...` | fields of GroupConfig; starts a fresh shard |
 | `manual` / `auto` | appends are committed by command / at once |
 | `@MS` | let time pass until then; timers fire |
-| `join T G [member=M] [instance=I] [v=9] [type=consumer] [protocols=a:X,b:Y] [topics=t,u] [session=MS] [rebalance=MS] [reason=R]` | `topics`: protocol `range` with a consumer's subscription |
+| `join T G [member=M] [instance=I] [v=9] [type=consumer] [protocols=a:X,b:Y] [session=MS] [rebalance=MS]` | |
+| the same with `topics=t,u` | protocol `range` with a consumer's subscription |
 | `sync T G member=M gen=N [instance=I] [type=..] [protocol=..] [assign=M:X,M:Y]` | |
 | `beat T G member=M gen=N [instance=I]` | |
 | `leave T G [v=5] MEMBER\\|MEMBER/INSTANCE\\|/INSTANCE ...` | |
@@ -27,6 +28,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.unit.group.support import Driver, subscription
+
 from strandline_broker.errors import ErrorCode
 from strandline_broker.group.config import GroupConfig
 from strandline_broker.group.requests import (
@@ -42,7 +45,6 @@ from strandline_broker.group.requests import (
     TopicCommit,
     TopicPartitions,
 )
-from tests.unit.group.support import Driver, subscription
 
 
 @dataclass
