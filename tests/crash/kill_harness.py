@@ -15,50 +15,15 @@ import random
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 from tests.crash.dev_cluster import DevCluster
-from tests.crash.history import Ack, History, Key, Read, Send, Verdict, check
-
-TOPIC = "kills"
-STUCK_S = 60.0
-_CLIENT = {
-    "reconnect.backoff.ms": 10,
-    "reconnect.backoff.max.ms": 100,
-    "socket.timeout.ms": 10_000,
-    "topic.metadata.refresh.interval.ms": 2000,
-    "log_level": 2,
-}
-_CODECS = ("none", "lz4", "zstd", "snappy", "gzip")
-
-
-@dataclass(slots=True)
-class Plan:
-    """What a run does."""
-
-    kills: int = 100
-    seed: int = 0
-    partitions: int = 6
-    producers: int = 3
-    records_per_s: int = 400
-    """Per producer: bounds the memory that a history takes."""
-    max_gap_s: float = 2.0
+from tests.crash.history import Verdict, check
+from tests.crash.kill_load import STUCK_S, Load, Plan, create_topic
 
 
 @dataclass(slots=True)
@@ -71,6 +36,9 @@ class Outcome:
     findings: list[str] = field(default_factory=list)
     client_errors: Counter[str] = field(default_factory=Counter)
     outages_s: list[float] = field(default_factory=list)
+    """From a kill to the next acknowledgement, the supervisor's back-off included."""
+    recoveries_s: list[float] = field(default_factory=list)
+    """From the start of the next process to the next acknowledgement."""
     duration_s: float = 0.0
     logs: str = ""
 
@@ -81,17 +49,15 @@ class Outcome:
 
     def __str__(self) -> str:
         counts = self.verdict.counts
-        outages = sorted(self.outages_s)
         lines = [
             f"kills {self.kills}  seed {self.plan.seed}  duration {self.duration_s:.0f} s",
             f"acked {self.verdict.acked}  sent {self.verdict.sent}  read {self.verdict.read}",
             "  ".join(f"{rule} {counts.get(rule, 0)}" for rule in ("lost", "duplicated", "reordered")),
         ]
-        if outages:
-            middle = outages[len(outages) // 2]
-            lines.append(
-                f"longest outage {outages[-1]:.2f} s  median {middle:.2f} s (kill to next acknowledgement)"
-            )
+        for name, times_s in (("outage", self.outages_s), ("recovery", self.recoveries_s)):
+            if times_s:
+                middle = sorted(times_s)[len(times_s) // 2]
+                lines.append(f"longest {name} {max(times_s):.2f} s  median {middle:.2f} s")
         if self.client_errors:
             lines.append(
                 "client errors: " + ", ".join(f"{k} x{n}" for k, n in self.client_errors.most_common())
@@ -104,236 +70,14 @@ class Outcome:
         return "\n".join(lines)
 
 
-class Load:
-    """Producers and one reader, each in its thread, filling one history."""
-
-    def __init__(self, bootstrap: str, plan: Plan, outcome: Outcome) -> None:
-        self.history = History()
-        self.last_ack_at = time.monotonic()
-        self._bootstrap = bootstrap
-        self._plan = plan
-        self._outcome = outcome
-        self._stop_producing = threading.Event()
-        self._stop_reading = threading.Event()
-        self._producers = [
-            threading.Thread(target=self._guard, args=(self._produce, i), name=f"producer-{i}")
-            for i in range(plan.producers)
-        ]
-        self._reader = threading.Thread(target=self._guard, args=(self._follow, 0), name="reader")
-
-    def start(self) -> None:
-        """Start everything."""
-        for thread in (*self._producers, self._reader):
-            thread.start()
-
-    def finish(self) -> None:
-        """Let producers deliver what they hold, and the reader reach the end."""
-        self._stop_producing.set()
-        for thread in self._producers:
-            thread.join()
-        self._stop_reading.set()
-        self._reader.join()
-
-    def _guard(self, target: Any, number: int) -> None:
-        try:
-            target(number)
-        except Exception as error:  # noqa: BLE001 - a thread's end must not go unnoticed
-            self._outcome.findings.append(f"{threading.current_thread().name} died: {error!r}")
-
-    def _note_error(self, error: KafkaError) -> None:
-        self._outcome.client_errors[str(error.name())] += 1
-
-    def _produce(self, index: int) -> None:
-        rng = random.Random(f"{self._plan.seed}/{index}")
-        generation = 0
-        while not self._stop_producing.is_set():
-            self._produce_until_fatal(f"p{index}.{generation}", rng)
-            generation += 1
-
-    def _produce_until_fatal(self, name: str, rng: random.Random) -> None:
-        producer = Producer(
-            {
-                **_CLIENT,
-                "bootstrap.servers": self._bootstrap,
-                "client.id": name,
-                "enable.idempotence": True,
-                "acks": "all",
-                "delivery.timeout.ms": 900_000,
-                "retry.backoff.ms": 20,
-                "linger.ms": rng.choice((0, 2, 10)),
-                "compression.type": rng.choice(_CODECS),
-                "batch.num.messages": rng.choice((3, 50, 10_000)),
-                "queue.buffering.max.messages": 20_000,
-                "error_cb": self._note_error,
-            }
-        )
-        number = 0
-        pause_s = 10 / self._plan.records_per_s
-        while not self._stop_producing.is_set():
-            for _ in range(10):
-                key = Key(name, number)
-                send = Send(key, rng.randrange(self._plan.partitions), time.monotonic())
-                try:
-                    producer.produce(
-                        TOPIC, encode(key), partition=send.partition, on_delivery=self._delivered
-                    )
-                except BufferError:
-                    break
-                except KafkaException as error:
-                    self._outcome.findings.append(f"{name}: {error} {producer_fatal(error)}")
-                    producer.flush(STUCK_S)
-                    return
-                self.history.sends.append(send)
-                number += 1
-            producer.poll(pause_s * rng.uniform(0.5, 1.5))
-        left = producer.flush(STUCK_S)
-        if left:
-            self._outcome.findings.append(
-                f"{name}: stuck with {left} records {STUCK_S:.0f} s after the last kill"
-            )
-
-    def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        now = time.monotonic()
-        if error is not None:
-            self._outcome.client_errors[f"delivery failed: {error.name()}"] += 1
-            return
-        key, partition, offset = decode(message.value()), message.partition(), message.offset()
-        assert key is not None
-        assert partition is not None
-        assert offset is not None
-        self.history.acks.append(Ack(key, partition, offset, now))
-        self.last_ack_at = now
-
-    def _follow(self, number: int) -> None:
-        """Read from the beginning until told to stop, then up to the end."""
-        reads = self.history.polls.setdefault(f"reader-{number}", [])
-        consumer = self._consumer()
-        ends: dict[int, int] | None = None
-        quiet_since = time.monotonic()
-        try:
-            while True:
-                for message in consumer.consume(500, timeout=0.1):
-                    quiet_since = time.monotonic()
-                    self._take(message, reads)
-                if self._stop_reading.is_set():
-                    if ends is None:
-                        ends = end_offsets(consumer, self._plan.partitions)
-                    positions = {
-                        tp.partition: tp.offset for tp in consumer.position(_all(self._plan.partitions))
-                    }
-                    if all(positions[p] >= end for p, end in ends.items() if end):
-                        return
-                    if time.monotonic() - quiet_since > STUCK_S:
-                        self._outcome.findings.append(f"reader: stuck at {positions}, the ends are {ends}")
-                        return
-        finally:
-            consumer.close()
-
-    def read_everything(self) -> None:
-        """Fill the history's final state from the log."""
-        consumer = self._consumer()
-        try:
-            ends = {p: end for p, end in end_offsets(consumer, self._plan.partitions).items() if end}
-            quiet_since = time.monotonic()
-            while ends and time.monotonic() - quiet_since < STUCK_S:
-                for message in consumer.consume(10_000, timeout=0.2):
-                    quiet_since = time.monotonic()
-                    self._take(message, self.history.final)
-                for position in consumer.position(_all(self._plan.partitions)):
-                    if position.offset >= ends.get(position.partition, 1 << 62):
-                        del ends[position.partition]
-            if ends:
-                self._outcome.findings.append(f"final read: did not reach the ends {ends}")
-        finally:
-            consumer.close()
-
-    def _take(self, message: Message, reads: list[Read]) -> None:
-        error = message.error()
-        if error is not None:
-            self._note_error(error)
-            if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-                self._outcome.findings.append(f"reader: {error}")
-            return
-        partition, offset = message.partition(), message.offset()
-        assert partition is not None
-        assert offset is not None
-        reads.append(Read(partition, offset, decode(message.value())))
-
-    def _consumer(self) -> Consumer:
-        consumer = Consumer(
-            {
-                **_CLIENT,
-                "bootstrap.servers": self._bootstrap,
-                "group.id": "unused: partitions are assigned by hand",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "error",
-                "fetch.wait.max.ms": 100,
-                "check.crcs": True,
-                "error_cb": self._note_error,
-            }
-        )
-        consumer.assign([TopicPartition(TOPIC, p, OFFSET_BEGINNING) for p in range(self._plan.partitions)])
-        return consumer
-
-
-def _all(partitions: int) -> list[TopicPartition]:
-    return [TopicPartition(TOPIC, p) for p in range(partitions)]
-
-
-def end_offsets(consumer: Consumer, partitions: int) -> dict[int, int]:
-    """Ask for the high watermarks, patiently: the broker may just be starting."""
-    deadline = time.monotonic() + STUCK_S
-    ends: dict[int, int] = {}
-    while len(ends) < partitions:
-        try:
-            for p in range(partitions):
-                if p not in ends:
-                    ends[p] = consumer.get_watermark_offsets(
-                        TopicPartition(TOPIC, p), timeout=5, cached=False
-                    )[1]
-        except KafkaException:
-            if time.monotonic() > deadline:
-                raise
-    return ends
-
-
-def encode(key: Key) -> bytes:
-    """Return a value of 20 bytes to 2 KiB that only this key can have."""
-    head = f"{key.producer}:{key.number}:".encode()
-    return head + random.Random(head).randbytes(random.Random(key.number).choice((8, 60, 400, 2000)))
-
-
-def decode(value: bytes | None) -> Key | None:
-    """Return the key of a value, None if it is not exactly what `encode` makes."""
-    try:
-        producer, number, _ = (value or b"").split(b":", 2)
-        key = Key(producer.decode(), int(number))
-    except ValueError:
-        return None
-    return key if encode(key) == value else None
-
-
-def producer_fatal(error: KafkaException) -> str:
-    """Say whether an exception ended its producer."""
-    cause = error.args[0] if error.args else None
-    return "(fatal)" if isinstance(cause, KafkaError) and cause.fatal() else ""
-
-
-def create_topic(bootstrap: str, partitions: int) -> None:
-    """Create the topic and wait for it."""
-    admin = AdminClient({**_CLIENT, "bootstrap.servers": bootstrap})
-    for future in admin.create_topics([NewTopic(TOPIC, partitions, 1)], operation_timeout=30).values():
-        future.result(30)
-
-
-def run(plan: Plan, data_dir: Path, *, options: tuple[str, ...] = (), quiet: bool = True) -> Outcome:
+def run(plan: Plan, data_dir: Path, *, options: tuple[str, ...] = ()) -> Outcome:
     """Run one plan in an empty folder."""
     outcome = Outcome(plan)
     rng = random.Random(plan.seed)
     started = time.monotonic()
     with DevCluster(data_dir, options=options) as cluster:
         create_topic(cluster.bootstrap, plan.partitions)
-        load = Load(cluster.bootstrap, plan, outcome)
+        load = Load(cluster.bootstrap, plan)
         load.start()
         try:
             for _ in range(plan.kills):
@@ -343,21 +87,23 @@ def run(plan: Plan, data_dir: Path, *, options: tuple[str, ...] = (), quiet: boo
                 killed_at = time.monotonic()
                 outcome.kills += 1
                 cluster.wait_for_broker(other_than=pid)
+                restarted_at = time.monotonic()
                 if rng.random() < 0.75:
-                    if not _wait_for_ack(load, time.monotonic()):
+                    if not _wait_for_ack(load, restarted_at):
                         outcome.findings.append(
                             f"no acknowledgement {STUCK_S:.0f} s after kill {outcome.kills}"
                         )
                         break
                     outcome.outages_s.append(load.last_ack_at - killed_at)
-                if not quiet and outcome.kills % 10 == 0:
-                    print(f"{outcome.kills} kills, {len(load.history.acks)} acknowledged", file=sys.stderr)  # noqa: T201
+                    outcome.recoveries_s.append(load.last_ack_at - restarted_at)
             if not _wait_for_ack(load, time.monotonic()):
                 outcome.findings.append(f"no acknowledgement {STUCK_S:.0f} s after the last kill")
         finally:
             load.finish()
         load.read_everything()
         outcome.verdict = check(load.history)
+        outcome.findings += load.findings
+        outcome.client_errors = load.client_errors
         if not outcome.ok:
             outcome.logs = cluster.tail()
     outcome.duration_s = time.monotonic() - started
@@ -376,29 +122,52 @@ def _wait_for_ack(load: Load, since: float) -> bool:
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--kills", type=int, default=100, help="in all")
+    parser.add_argument(
+        "--clusters", type=int, default=4, help="run side by side: most of the time is back-off"
+    )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--partitions", type=int, default=6)
     parser.add_argument("--producers", type=int, default=3)
-    parser.add_argument("--records-per-s", type=int, default=400, help="per producer")
-    parser.add_argument(
-        "--max-gap-s", type=float, default=2.0, help="longest time between a restart and a kill"
-    )
+    parser.add_argument("--records-per-s", type=int, default=200, help="per producer")
+    parser.add_argument("--max-gap-s", type=float, default=2.0, help="longest time from a restart to a kill")
     parser.add_argument("--data-dir", type=Path, help="kept when given")
     parser.add_argument("--option", action="append", default=[], help="passed on to strandline dev")
     arguments = parser.parse_args()
+    clusters = min(arguments.clusters, arguments.kills)
     plan = Plan(
-        kills=arguments.kills,
-        seed=arguments.seed,
+        kills=arguments.kills // clusters,
         partitions=arguments.partitions,
         producers=arguments.producers,
         records_per_s=arguments.records_per_s,
         max_gap_s=arguments.max_gap_s,
     )
-    with tempfile.TemporaryDirectory(prefix="strandline-kills-") as scratch:
-        outcome = run(plan, arguments.data_dir or Path(scratch), options=tuple(arguments.option), quiet=False)
-    print(outcome)  # noqa: T201 - the summary is what this program is for
-    return 0 if outcome.ok else 1
+    left = arguments.kills - plan.kills * clusters
+    plans = [
+        replace(plan, seed=arguments.seed + i, kills=plan.kills + (left if i == 0 else 0))
+        for i in range(clusters)
+    ]
+    with (
+        tempfile.TemporaryDirectory(prefix="strandline-kills-") as scratch,
+        ThreadPoolExecutor(clusters) as pool,
+    ):
+        root = arguments.data_dir or Path(scratch)
+        jobs = [
+            pool.submit(run, plan, root / str(plan.seed), options=tuple(arguments.option)) for plan in plans
+        ]
+        outcomes = [job.result() for job in jobs]
+    for outcome in outcomes:
+        print(outcome, end="\n\n")  # noqa: T201 - the summary is what this program is for
+    counts = sum((Counter(outcome.verdict.counts) for outcome in outcomes), Counter[str]())
+    totals = {
+        "kills": sum(outcome.kills for outcome in outcomes),
+        "acked": sum(outcome.verdict.acked for outcome in outcomes),
+        "read": sum(outcome.verdict.read for outcome in outcomes),
+        **{rule: counts[rule] for rule in ("lost", "duplicated", "reordered")},
+        "findings": sum(len(outcome.findings) for outcome in outcomes) + counts.total(),
+    }
+    print("total:", "  ".join(f"{name} {number}" for name, number in totals.items()))  # noqa: T201
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
 from tests.crash.dev_cluster import DevCluster
 from tests.crash.history import Ack, History, Key, Read, Send, check
-from tests.crash.kill_harness import TOPIC, create_topic, decode, encode, end_offsets
+from tests.crash.kill_load import TOPIC, create_topic, decode, encode, end_offsets
 
 PARTITIONS = 3
 DURATION_S = 6.0

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from tests.crash.history import Key
-from tests.crash.kill_harness import Plan, decode, encode, run
+from tests.crash.kill_harness import run
+from tests.crash.kill_load import Plan, decode, encode
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.crash)])
