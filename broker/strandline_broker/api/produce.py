@@ -1,7 +1,8 @@
 """Produce (key 0), versions 3-13; 0-2 are advertised and refused (KAFKA-18659).
 
 Differences from Kafka: batches stay opaque, so records inside a batch are not looked at unless the topic asks for it
-(recompression). Transactional batches are refused until the transaction APIs are advertised.
+(recompression). Transactional batches are refused until the transaction APIs are advertised. Internal topics are closed to
+every client; Kafka lets one in that calls itself `__admin_client`.
 
 Version notes: v10 adds the current leader to errors (KIP-951); v13 names topics by id only.
 
@@ -127,8 +128,13 @@ class ProduceHandler:
                 rows.append(row)
                 partition = topic.partitions.get(index) if topic is not None else None
                 try:
-                    if partition is None:
+                    if partition is None or topic is None:
                         raise self._replicas.why_absent(key, index)
+                    if topic.internal:
+                        raise KafkaError(
+                            ErrorCode.INVALID_TOPIC_EXCEPTION,
+                            "only the cluster writes to its internal topics",
+                        )
                     if acks not in (-1, 0, 1):
                         raise KafkaError(
                             ErrorCode.INVALID_REQUIRED_ACKS, f"acks={acks}: use -1 (all), 0 or 1"

@@ -15,6 +15,7 @@ import logging
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
+from strandline_broker.cluster.internal_topics import INTERNAL_TOPICS
 from strandline_broker.cluster.model import ReplicaRef
 from strandline_broker.cluster.transitions import effective_min_isr
 from strandline_broker.errors import ErrorCode, KafkaError
@@ -33,16 +34,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOGS_PER_PASS = 64
-_INTERNAL_LOGS_PER_PASS = 8
+_INTERNAL_LOGS_PER_PASS = 2
 
 
 class TopicReplicas:
     """A topic as this broker serves it."""
 
-    __slots__ = ("config", "log_config", "name", "partitions", "topic_id")
+    __slots__ = ("config", "internal", "log_config", "name", "partitions", "topic_id")
 
     def __init__(self, name: str, topic_id: UUID) -> None:
         self.name = name
+        self.internal = name in INTERNAL_TOPICS
         self.topic_id = topic_id
         self.config: dict[str, str] | None = None
         self.log_config = LogConfig()
@@ -158,10 +160,9 @@ class ReplicaManager:
             if key in self._open:
                 self._apply(self._open[key], topic, index, state)
         if missing:
-            # A few at a time, internal topics last: what a client waits for is not to wait for fifty logs that nobody uses yet.
-            missing.sort(key=lambda entry: entry[0].topic_name.startswith("__"))
-            per_pass = _INTERNAL_LOGS_PER_PASS if missing[0][0].topic_name.startswith("__") else _LOGS_PER_PASS
-            await self._open_logs(missing[:per_pass])
+            # A few at a time, internal topics last: what a client waits for must not wait for fifty logs that nobody uses.
+            users = [entry for entry in missing if entry[0].topic_name not in INTERNAL_TOPICS]
+            await self._open_logs(users[:_LOGS_PER_PASS] or missing[:_INTERNAL_LOGS_PER_PASS])
             # Nothing is led before the cluster state has been looked at again.
             return True
         await self._purge()
