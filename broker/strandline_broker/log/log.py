@@ -313,6 +313,8 @@ class Log:
         self.unstage()
         end_offset = self.end_offset
         self.careful = True
+        # The next sync makes it final that the failed batches are gone, before it records a new epoch.
+        self.active_dirty = True
         if isinstance(error, TornAppend):
             self.fail(str(error))
         elif self.active.next_offset > end_offset or self.active.base_offset > end_offset:
