@@ -2,7 +2,8 @@
 
 Produce and Fetch run on their own straight-line path; ApiVersions and Metadata answer from cached bytes. Every other API
 is decoded by `wire.cold`, handled by its module in the table of `api.handlers`, and encoded again; a handler that has to
-wait is a coroutine, and its connection is muted until it ends. What the registry does not accept never reaches a handler.
+wait is a coroutine, and its connection is muted until it ends. What the registry does not accept never reaches a handler,
+and on SASL listeners neither does what comes before authentication (`api.support.sasl`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from strandline_broker.api.context import BrokerApi
     from strandline_broker.api.fetch import FetchHandler
     from strandline_broker.api.produce import ProduceHandler
+    from strandline_broker.api.support.sasl import SaslGate
     from strandline_broker.net.connection import Connection
     from strandline_broker.net.handler import Response
     from strandline_broker.wire.header import RequestHeader
@@ -54,6 +56,9 @@ class Dispatcher:
 
     def handle(self, connection: Connection, frame: memoryview, /) -> Response | Pending | None:
         """Handle one request frame. Raises ValueError for one that cannot be answered: its connection is closed."""
+        gate: SaslGate | None = connection.context
+        if gate is not None and gate.intercepts(frame):
+            return gate.answer(frame)
         header = decode_request_header(frame)
         api_key = header.api_key
         if not self._accepts(api_key, header.api_version) and api_key != _API_VERSIONS:

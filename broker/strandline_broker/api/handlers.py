@@ -4,7 +4,7 @@
 
 - *cold* modules (`handle(broker, request) -> Mapping`, a coroutine of it, or a ticket that is answered later): decoded and encoded by
   `wire.cold`; a module is imported at its first request, so that start-up pays for none;
-- *frame* handlers (ApiVersions, Metadata): objects that take frames and answer from cached bytes;
+- *frame* handlers (ApiVersions, Metadata, SASL): objects that take frames, and answer from cached bytes where they can;
 - *hot* ones (Produce, Fetch): wired up by the dispatcher itself.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from strandline_broker.api.context import BrokerApi
     from strandline_broker.api.request import Request
     from strandline_broker.net.connection import Connection
-    from strandline_broker.net.handler import Pending
+    from strandline_broker.net.handler import Pending, Response
     from strandline_broker.wire.header import RequestHeader
 
 ColdAnswer: TypeAlias = "Mapping[str, Any] | Awaitable[Mapping[str, Any]] | Pending"
@@ -31,8 +31,10 @@ ColdHandler = Callable[["BrokerApi", "Request"], ColdAnswer]
 class FrameHandler(Protocol):
     """Answers an API that needs no generic codec."""
 
-    def handle(self, connection: Connection, header: RequestHeader, frame: memoryview) -> bytes:
-        """Return the whole response frame. Raises DecodeError."""
+    def handle(
+        self, connection: Connection, header: RequestHeader, frame: memoryview
+    ) -> Response | Pending | None:
+        """Return the whole response frame, or what it comes with later. Raises DecodeError."""
         ...
 
     def close(self) -> None:
@@ -41,7 +43,7 @@ class FrameHandler(Protocol):
 
 
 HOT = (ApiKey.PRODUCE, ApiKey.FETCH)
-FRAME = (ApiKey.API_VERSIONS, ApiKey.METADATA)
+FRAME = (ApiKey.API_VERSIONS, ApiKey.METADATA, ApiKey.SASL_HANDSHAKE, ApiKey.SASL_AUTHENTICATE)
 COLD: Mapping[ApiKey, str] = {
     ApiKey.LIST_OFFSETS: "list_offsets",
     ApiKey.OFFSET_COMMIT: "offset_commit",
@@ -99,5 +101,12 @@ def frame_handlers(broker: BrokerApi) -> dict[ApiKey, FrameHandler]:
     """Return the handlers that take frames, for one broker."""
     from strandline_broker.api.api_versions import ApiVersionsHandler
     from strandline_broker.api.metadata import MetadataHandler
+    from strandline_broker.api.sasl_authenticate import SaslAuthenticateHandler
+    from strandline_broker.api.sasl_handshake import SaslHandshakeHandler
 
-    return {ApiKey.API_VERSIONS: ApiVersionsHandler(broker), ApiKey.METADATA: MetadataHandler(broker)}
+    return {
+        ApiKey.API_VERSIONS: ApiVersionsHandler(broker),
+        ApiKey.METADATA: MetadataHandler(broker),
+        ApiKey.SASL_HANDSHAKE: SaslHandshakeHandler(),
+        ApiKey.SASL_AUTHENTICATE: SaslAuthenticateHandler(),
+    }

@@ -63,6 +63,7 @@ class Connection(SendingHalf):
         "context",
         "id",
         "listener",
+        "max_frame_bytes",
         "peer",
         "principal",
         "requests",
@@ -79,6 +80,8 @@ class Connection(SendingHalf):
         self.client_id: str | None = None
         self.client_software: tuple[str, str] | None = None
         self.context: Any = None
+        self.max_frame_bytes = hub.max_frame_bytes
+        """Largest request of this connection; the API layer may lower it. Counts from the next burst on."""
         self.requests = 0
         """Requests handled so far."""
         self._inbox = Inbox(hub.receive_buffer, hub.pool)
@@ -152,7 +155,7 @@ class Connection(SendingHalf):
         outbox = self._outbox
         queue = self._queue
         handle = hub.handle
-        max_frame_bytes = hub.max_frame_bytes
+        max_frame_bytes = self.max_frame_bytes
         max_unsent = hub.limits.output_backlog_bytes
         view = inbox.view
         position = inbox.start
@@ -247,7 +250,7 @@ class Connection(SendingHalf):
         kind, text = describe_bad_length(
             size,
             bytes(view[position : min(end, position + 8)]),
-            self._hub.max_frame_bytes,
+            self.max_frame_bytes,
             self.requests == 0,
         )
         self.close(text, kind)

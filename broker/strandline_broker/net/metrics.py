@@ -25,6 +25,10 @@ class CloseReason(StrEnum):
     PLAIN_ON_TLS = "plain_on_tls"
     TLS_FAILED = "tls_failed"
     TLS_TIMEOUT = "tls_timeout"
+    UNAUTHENTICATED = "unauthenticated"  # a request that only authenticated clients may send
+    AUTHENTICATION_FAILED = "authentication_failed"
+    AUTHENTICATION_TIMEOUT = "authentication_timeout"
+    SESSION_EXPIRED = "session_expired"
     CONNECTION_LIMIT = "connection_limit"
     ADDRESS_LIMIT = "address_limit"
 

@@ -29,13 +29,17 @@ _TRIM_INTERVAL_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ListenerConfig:
-    """A listener to open; `internal` is for brokers, whose connections are counted apart from clients'."""
+    """A listener to open; `internal` is for brokers, whose connections are counted apart from clients'.
+
+    `connected` is called with every new connection before anything of it is read.
+    """
 
     name: str
     host: str
     port: int
     internal: bool = False
     tls: TlsConfig | None = None
+    connected: Callable[[Connection], None] | None = None
 
 
 @dataclass(slots=True)
@@ -44,6 +48,7 @@ class _Open:
 
     listener: Listener
     context: ReloadingContext | None
+    connected: Callable[[Connection], None] | None
     socket: ListenSocket | None = None
 
 
@@ -94,7 +99,8 @@ class Server:
         if config.name in self._open:
             raise ValueError(f"listener {config.name} is open already")
         context = ReloadingContext(config.tls) if config.tls else None
-        entry = _Open(Listener(config.name, config.internal, context is not None), context)
+        listener = Listener(config.name, config.internal, context is not None)
+        entry = _Open(listener, context, config.connected)
         self._open[config.name] = entry
         self.metrics.open_by_listener[config.name] = 0
         try:
@@ -145,12 +151,14 @@ class Server:
         self.metrics.connections_open += 1
         self.metrics.open_by_listener[listener.name] += 1
         if entry.context is None:
-            self._serve(Connection(self._hub, stream, listener))
+            self._serve(entry, Connection(self._hub, stream, listener))
         else:
-            self._start_handshake(listener, entry.context.current, stream)
+            self._start_handshake(entry, entry.context.current, stream)
 
-    def _serve(self, connection: Connection) -> None:
+    def _serve(self, entry: _Open, connection: Connection) -> None:
         self._hub.connections.add(connection)
+        if entry.connected is not None:
+            entry.connected(connection)
         try:
             connection.start()
         except OSError as error:  # the selector refused it (out of memory or watches)
@@ -189,7 +197,8 @@ class Server:
 
     # --- TLS ------------------------------------------------------------------------------------------------
 
-    def _start_handshake(self, listener: Listener, context: ssl.SSLContext, raw: Stream) -> None:
+    def _start_handshake(self, entry: _Open, context: ssl.SSLContext, raw: Stream) -> None:
+        listener = entry.listener
         if self._scratch is None:
             self._scratch = TlsScratch()
         try:
@@ -208,7 +217,8 @@ class Server:
             self._handshakes.pop(stream)[1].cancel()
             if error is None:
                 self.metrics.tls_handshakes += 1
-                self._serve(Connection(self._hub, stream, listener, principal_of(stream.peer_certificate)))
+                principal = principal_of(stream.peer_certificate)
+                self._serve(entry, Connection(self._hub, stream, listener, principal))
             elif isinstance(error, NotTlsError):
                 self._refuse(listener, stream, CloseReason.PLAIN_ON_TLS, str(error))
             else:

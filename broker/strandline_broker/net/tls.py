@@ -26,11 +26,15 @@ _ATTRIBUTE_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
-    """PEM files of a listener. With `client_ca_path`, clients must show a certificate signed by it."""
+    """PEM files of a listener. With `client_ca_path`, clients must show a certificate signed by it.
+
+    Without `client_required` they may have none, but not one signed by somebody else.
+    """
 
     cert_path: str
     key_path: str
     client_ca_path: str | None = None
+    client_required: bool = True
 
 
 def server_context(config: TlsConfig) -> ssl.SSLContext:
@@ -39,7 +43,7 @@ def server_context(config: TlsConfig) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(config.cert_path, config.key_path)
     if config.client_ca_path is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = ssl.CERT_REQUIRED if config.client_required else ssl.CERT_OPTIONAL
         context.load_verify_locations(config.client_ca_path)
     return context
 

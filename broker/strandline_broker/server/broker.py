@@ -36,6 +36,7 @@ from strandline_broker.replica.partition import FlushMode, Partition
 from strandline_broker.server import log_dirs
 from strandline_broker.server.dynamic_config import DynamicConfig
 from strandline_broker.server.producer_ids import ProducerIds
+from strandline_broker.server.sasl import USERS_CHECK_INTERVAL_S, SaslService
 from strandline_broker.server.volume import Volume
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Broker:
             self._loop, self._sync_executor, on_synced=self._synced, on_failed=self._sync_failed
         )
         self._producer_ids = ProducerIds(store, config.cluster_name, disk, rng)
+        self._sasl: SaslService | None = None
         self.ready = False
 
     @property
@@ -175,15 +177,32 @@ class Broker:
         self.ready = True
 
     async def _listen(self) -> None:
-        for listener in self.config.resolve_listeners():
+        listeners = self.config.resolve_listeners()
+        if any(listener.sasl_mechanisms for listener in listeners):
+            self._sasl = await SaslService.open(self.config, clock=self.clock, rng=self.rng)
+            self._spawn(self._every(USERS_CHECK_INTERVAL_S, self._sasl.check_users))
+        for listener in listeners:
             tls = None
             if listener.tls:
                 assert listener.certificate_file is not None
                 assert listener.key_file is not None
-                tls = TlsConfig(listener.certificate_file, listener.key_file, listener.client_ca_file)
+                asked = listener.client_auth != "none"
+                tls = TlsConfig(
+                    listener.certificate_file,
+                    listener.key_file,
+                    listener.client_ca_file if asked else None,
+                    client_required=listener.client_auth == "required",
+                )
             await self.server.open(
                 ListenerConfig(
-                    listener.name, listener.host, listener.port, internal=listener.internal, tls=tls
+                    listener.name,
+                    listener.host,
+                    listener.port,
+                    internal=listener.internal,
+                    tls=tls,
+                    connected=self._sasl.guard_of(listener)
+                    if self._sasl and listener.sasl_mechanisms
+                    else None,
                 )
             )
 
@@ -238,6 +257,8 @@ class Broker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._producer_ids.close()
+        if self._sasl is not None:
+            self._sasl.close()
         await self.flusher.drain()
         high_watermarks = self._high_watermarks()
         clean = await self._blocking(lambda: self.logs.close(high_watermarks))

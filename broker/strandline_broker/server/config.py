@@ -63,7 +63,9 @@ class BrokerConfig:
         None, "What clients are told to connect to, where that differs.", kafka="advertised.listeners"
     )
     listener_security_protocol_map: str = key(
-        "", "NAME:PLAINTEXT or NAME:SSL for each listener.", kafka="listener.security.protocol.map"
+        "",
+        "NAME:PLAINTEXT, NAME:SSL, NAME:SASL_PLAINTEXT or NAME:SASL_SSL for each listener.",
+        kafka="listener.security.protocol.map",
     )
     inter_broker_listener_name: str | None = key(
         None, "Listener that only brokers may use.", kafka="inter.broker.listener.name"
@@ -78,9 +80,41 @@ class BrokerConfig:
     )
     ssl_client_auth: str = key(
         "none",
-        "Whether clients must show a certificate.",
+        "Whether clients must show a certificate: none, requested or required for SSL listeners, or NAME=required,... "
+        "(SASL_SSL listeners only by name). The certificate's subject is the client's principal on SSL listeners.",
         kafka="ssl.client.auth",
-        choices=("none", "requested", "required"),
+    )
+    sasl_enabled_mechanisms: str = key(
+        "SCRAM-SHA-256,SCRAM-SHA-512",
+        "How clients of SASL listeners may log in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512; or NAME=PLAIN+SCRAM-SHA-256,...",
+        kafka="sasl.enabled.mechanisms",
+    )
+    sasl_users_file: str | None = key(
+        None,
+        "YAML or JSON file of the users of SASL listeners, made by `strandline users add`. Reloaded when it changes.",
+    )
+    sasl_server_max_receive_size: int = key(
+        512 << 10,
+        "Largest request of a client that is not authenticated yet, in bytes.",
+        kafka="sasl.server.max.receive.size",
+        minimum=1024,
+        maximum=INT_MAX,
+    )
+    sasl_authentication_timeout_ms: int = key(
+        30_000, "Time that a client of a SASL listener has to authenticate.", minimum=1, maximum=INT_MAX
+    )
+    connection_failed_authentication_delay_ms: int = key(
+        100,
+        "Time after which a failed authentication is answered and its connection closed.",
+        kafka="connection.failed.authentication.delay.ms",
+        minimum=0,
+        maximum=INT_MAX,
+    )
+    connections_max_reauth_ms: int = key(
+        0,
+        "Time after which a client has to authenticate again on the same connection (KIP-368); 0 means never.",
+        kafka="connections.max.reauth.ms",
+        minimum=0,
     )
     http_host: str = key("127.0.0.1", "Address of the HTTP port (health, metrics, /v1/partitions).")
     http_port: int = key(
@@ -276,13 +310,25 @@ class BrokerConfig:
                 f"lease_renew_ms: {self.lease_renew_ms} leaves no time for a retry within lease_duration_ms="
                 f"{self.lease_duration_ms}; at most half of it works"
             )
-        for check in (self.net_limits, self.resolve_listeners):
+        if self.connection_failed_authentication_delay_ms >= self.connections_max_idle_ms:
+            problems.append(
+                "connection_failed_authentication_delay_ms: must be below connections_max_idle_ms="
+                f"{self.connections_max_idle_ms}"
+            )
+        for check in (self.net_limits, self._check_listeners):
             try:
                 check()
             except ValueError as error:
                 problems.append(str(error))
         if problems:
             raise ConfigError("\n".join(problems))
+
+    def _check_listeners(self) -> None:
+        if (
+            any(listener.sasl_mechanisms for listener in self.resolve_listeners())
+            and not self.sasl_users_file
+        ):
+            raise ValueError("sasl_users_file: needed for SASL listeners; `strandline users add` makes one")
 
     def resolve_listeners(self) -> tuple[Listener, ...]:
         """Return the listeners with protocols, certificates and advertised addresses."""
@@ -295,6 +341,7 @@ class BrokerConfig:
             key_files=self.ssl_key_file,
             client_ca_files=self.ssl_client_ca_file,
             client_auth=self.ssl_client_auth,
+            sasl_mechanisms=self.sasl_enabled_mechanisms,
         )
         return resolve(settings, socket.gethostname())
 

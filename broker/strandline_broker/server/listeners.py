@@ -13,9 +13,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from strandline_broker.security.mechanisms import MECHANISMS
+
 PLAINTEXT = "PLAINTEXT"
 SSL = "SSL"
-SECURITY_PROTOCOLS = (PLAINTEXT, SSL)
+SASL_PLAINTEXT = "SASL_PLAINTEXT"
+SASL_SSL = "SASL_SSL"
+SECURITY_PROTOCOLS = (PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL)
+_TLS = (SSL, SASL_SSL)
+_SASL = (SASL_PLAINTEXT, SASL_SSL)
+CLIENT_AUTH = ("none", "requested", "required")
 WILDCARD_HOSTS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound
 
 _ENDPOINT = re.compile(r"([A-Za-z0-9_-]+)://(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:/\[\]]*)):([0-9]{1,5})")
@@ -34,7 +41,8 @@ class Endpoint:
 class Listener:
     """One listener as the network layer needs it.
 
-    `advertised_port` 0 means the port that was bound. `internal` marks the listener between brokers.
+    `advertised_port` 0 means the port that was bound. `internal` marks the listener between brokers. Clients of a listener
+    with `sasl_mechanisms` have to authenticate by one of them.
     """
 
     name: str
@@ -48,11 +56,12 @@ class Listener:
     key_file: str | None = None
     client_ca_file: str | None = None
     client_auth: str = "none"
+    sasl_mechanisms: tuple[str, ...] = ()
 
     @property
     def tls(self) -> bool:
         """Say whether connections are encrypted."""
-        return self.security_protocol == SSL
+        return self.security_protocol in _TLS
 
 
 def parse_endpoints(text: str, key: str) -> tuple[Endpoint, ...]:
@@ -76,7 +85,7 @@ def parse_endpoints(text: str, key: str) -> tuple[Endpoint, ...]:
 
 
 def parse_protocol_map(text: str) -> dict[str, str]:
-    """Parse `NAME:PLAINTEXT,NAME:SSL`. Raises ValueError."""
+    """Parse `NAME:PLAINTEXT,NAME:SASL_SSL`. Raises ValueError."""
     protocols = {name: name for name in SECURITY_PROTOCOLS}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, colon, protocol = item.partition(":")
@@ -86,7 +95,7 @@ def parse_protocol_map(text: str) -> dict[str, str]:
         if protocol not in SECURITY_PROTOCOLS:
             raise ValueError(
                 f"listener_security_protocol_map: {protocol!r} is not supported; use "
-                f"{' or '.join(SECURITY_PROTOCOLS)}"
+                f"{', '.join(SECURITY_PROTOCOLS[:-1])} or {SECURITY_PROTOCOLS[-1]}"
             )
         protocols[name.strip().upper()] = protocol
     return protocols
@@ -108,6 +117,44 @@ def parse_per_listener(text: str | None, key: str, names: tuple[str, ...]) -> di
     return values
 
 
+def parse_mechanisms(text: str, protocols: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Parse `PLAIN,SCRAM-SHA-256` for all SASL listeners, or `NAME=PLAIN+SCRAM-SHA-256,NAME=...`.
+
+    `protocols` has the protocol of each listener. Raises ValueError.
+    """
+    key = "sasl_enabled_mechanisms"
+    names = tuple(name for name, protocol in protocols.items() if protocol in _SASL)
+    texts = parse_per_listener(text if "=" in text else text.replace(",", "+"), key, names)
+    mechanisms = {}
+    for name, listed in texts.items():
+        found = tuple(dict.fromkeys(item.strip().upper() for item in listed.split("+") if item.strip()))
+        for mechanism in found:
+            if mechanism not in MECHANISMS:
+                raise ValueError(f"{key}: {mechanism!r} is not supported; use {', '.join(MECHANISMS)}")
+        mechanisms[name] = found
+    for name in names:
+        if not mechanisms.get(name):
+            raise ValueError(f"{key}: listener {name} needs at least one of {', '.join(MECHANISMS)}")
+    return mechanisms
+
+
+def parse_client_auth(text: str, protocols: Mapping[str, str]) -> dict[str, str]:
+    """Parse `required` for all SSL listeners, or `NAME=required,...`. Raises ValueError.
+
+    As in Kafka, SASL_SSL listeners ask for certificates only where they are named.
+    """
+    key = "ssl_client_auth"
+    found = parse_per_listener(text, key, tuple(name for name in protocols if protocols[name] in _TLS))
+    for name, value in found.items():
+        if value not in CLIENT_AUTH:
+            raise ValueError(f"{key}: {value!r} is not one of {', '.join(CLIENT_AUTH)}")
+        if "=" not in text and protocols[name] == SASL_SSL:
+            found[name] = "none"
+    if not found and "=" not in text and text not in CLIENT_AUTH:
+        raise ValueError(f"{key}: {text!r} is not one of {', '.join(CLIENT_AUTH)}")
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerSettings:
     """The broker's keys that listeners are made of, as text."""
@@ -120,6 +167,7 @@ class ListenerSettings:
     key_files: str | None
     client_ca_files: str | None
     client_auth: str
+    sasl_mechanisms: str
 
 
 def resolve(settings: ListenerSettings, default_host: str) -> tuple[Listener, ...]:
@@ -142,18 +190,27 @@ def resolve(settings: ListenerSettings, default_host: str) -> tuple[Listener, ..
     certificates = parse_per_listener(settings.certificate_files, "ssl_certificate_file", names)
     keys = parse_per_listener(settings.key_files, "ssl_key_file", names)
     authorities = parse_per_listener(settings.client_ca_files, "ssl_client_ca_file", names)
+    for name in names:
+        if name not in protocols:
+            raise ValueError(f"listener_security_protocol_map: no security protocol for listener {name}")
+    protocols = {name: protocols[name] for name in names}
+    if internal is not None and protocols[internal.upper()] in _SASL:
+        raise ValueError(
+            f"listener {internal.upper()} is between brokers, which do not log in by SASL: use PLAINTEXT or SSL"
+        )
+    client_auth = parse_client_auth(settings.client_auth, protocols)
+    mechanisms = parse_mechanisms(settings.sasl_mechanisms, protocols)
     result = []
     for endpoint in endpoints:
         name = endpoint.name
-        if name not in protocols:
-            raise ValueError(f"listener_security_protocol_map: no security protocol for listener {name}")
-        tls = protocols[name] == SSL
+        tls = protocols[name] in _TLS
         if tls and not (certificates.get(name) and keys.get(name)):
-            raise ValueError(f"listener {name} is SSL: set ssl_certificate_file and ssl_key_file for it")
-        if tls and settings.client_auth != "none" and not authorities.get(name):
             raise ValueError(
-                f"ssl_client_auth={settings.client_auth}: set ssl_client_ca_file for listener {name}"
+                f"listener {name} is {protocols[name]}: set ssl_certificate_file and ssl_key_file for it"
             )
+        asked = client_auth.get(name, "none")
+        if asked != "none" and not authorities.get(name):
+            raise ValueError(f"ssl_client_auth={asked}: set ssl_client_ca_file for listener {name}")
         shown = advertised[name]
         result.append(
             Listener(
@@ -167,7 +224,8 @@ def resolve(settings: ListenerSettings, default_host: str) -> tuple[Listener, ..
                 certificate_file=certificates.get(name) if tls else None,
                 key_file=keys.get(name) if tls else None,
                 client_ca_file=authorities.get(name) if tls else None,
-                client_auth=settings.client_auth if tls else "none",
+                client_auth=asked,
+                sasl_mechanisms=mechanisms.get(name, ()),
             )
         )
     if all(listener.internal for listener in result):

@@ -1,0 +1,1 @@
+"""Who a client is: SASL mechanisms, credentials and users, as pure functions and state machines."""
