@@ -22,7 +22,7 @@ from strandline_broker.cluster.topic_config import ConfigType
 from strandline_broker.errors import ErrorCode
 from strandline_broker.wire.api_keys import ApiKey
 
-TOPIC, BROKER, BROKER_LOGGER = 2, 4, 8
+TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP = 2, 4, 8, 16, 32
 FROM_TOPIC, STATIC, DEFAULT = 1, 4, 5
 
 
@@ -113,6 +113,23 @@ def test_broker_configs() -> None:
     run(main())
 
 
+def test_groups_and_client_metrics() -> None:
+    async def main() -> None:
+        async with broker() as fake:
+            found = by_name(await describe(fake, GROUP, "any"))
+            timeout = found["consumer.session.timeout.ms"]
+            assert (timeout.value, timeout.config_source, timeout.read_only) == ("45000", DEFAULT, False)
+            assert timeout.config_type == ConfigType.INT
+            assert "member" in timeout.documentation
+            assert [(s.name, s.value, s.source) for s in timeout.synonyms] == [
+                ("consumer.session.timeout.ms", "45000", DEFAULT)
+            ]
+            result = await describe(fake, CLIENT_METRICS, "any")
+            assert (result.error_code, result.configs) == (ErrorCode.NONE, ())
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "error"),
     [
@@ -121,6 +138,8 @@ def test_broker_configs() -> None:
         (BROKER, "1", ErrorCode.INVALID_REQUEST),
         (BROKER, "x", ErrorCode.INVALID_REQUEST),
         (BROKER_LOGGER, "0", ErrorCode.INVALID_REQUEST),
+        (GROUP, "", ErrorCode.INVALID_REQUEST),
+        (CLIENT_METRICS, "", ErrorCode.INVALID_REQUEST),
         (99, "x", ErrorCode.INVALID_REQUEST),
     ],
 )
