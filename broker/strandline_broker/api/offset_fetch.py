@@ -37,9 +37,13 @@ def handle(broker: BrokerApi, request: Request) -> Mapping[str, Any]:
     group = _group(broker, request, body, stable=stable)
     if request.version < _FIRST_WITH_ERROR and group["error_code"] is not ErrorCode.NONE:
         code = group["error_code"]
-        rows = [_refused(topic, topic.name, code) for topic in body.topics]
-        return {"topics": rows}
-    return {"topics": group["topics"], "error_code": group["error_code"]}
+        return {"topics": [_without_id(_refused(topic, topic.name, code)) for topic in body.topics]}
+    return {"topics": [_without_id(topic) for topic in group["topics"]], "error_code": group["error_code"]}
+
+
+def _without_id(topic: Row) -> Row:
+    """Leave the id out: topics at the top level (before version 8) have none in any version."""
+    return {"name": topic["name"], "partitions": topic["partitions"]}
 
 
 def _group(broker: BrokerApi, request: Request, group: Any, *, stable: bool) -> Mapping[str, Any]:
