@@ -33,11 +33,20 @@ class AwayStore:
         return refuse
 
     def watch(self, kind: str, version: str) -> AsyncIterator[object]:
-        async def refuse() -> AsyncIterator[object]:
-            raise Unavailable("the test took the store away")
-            yield
+        return _Refusing()
 
-        return refuse()
+
+class _Refusing:
+    """A watch of a store that is away."""
+
+    def __aiter__(self) -> AsyncIterator[object]:
+        return self
+
+    async def __anext__(self) -> object:
+        raise Unavailable("the test took the store away")
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
 
 
 async def crash(broker: Broker) -> None:
