@@ -18,6 +18,7 @@ _COMMANDS = {
     "topics": ("inspect", "topics", "List topics."),
     "describe": ("inspect", "describe", "Show everything about a topic, broker or cluster."),
     "status": ("inspect", "status", "Show how the cluster is."),
+    "users": ("users", "users", "Make and change the users file of brokers with SASL listeners."),
     "tier": ("tier", "tier", "Look after tiered storage."),
 }
 

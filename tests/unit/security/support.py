@@ -70,5 +70,5 @@ class FixedNonce(random.Random):
         super().__init__(0)
         self._nonce = nonce
 
-    def choices(self, *arguments: Any, **options: Any) -> list[Any]:  # type: ignore[override]  # one use of many
+    def choices(self, *arguments: Any, **options: Any) -> list[Any]:
         return list(self._nonce)
