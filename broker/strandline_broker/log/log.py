@@ -319,7 +319,7 @@ class Log:
             self.fail(str(error))
         elif self.active.next_offset > end_offset or self.active.base_offset > end_offset:
             try:
-                truncation.cut_segments(self, end_offset)
+                truncation.undo(self, end_offset)
             except (OSError, CorruptBatch) as worse:
                 self.fail(f"cannot undo a failed append: {worse}")
         raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error}") from error

@@ -356,7 +356,10 @@ class Segment:
 
     def _restore(self, file: File, position: int) -> None:
         try:
-            file.truncate(position)
+            if file.size() > position:
+                file.truncate(position)
+                # Or a crash might bring refused batches back among those that are written over them.
+                file.datasync()
         except OSError as error:
             raise TornAppend(
                 f"{self.path}: cannot cut a failed append back to {position}: {error}"

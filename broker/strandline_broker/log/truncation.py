@@ -76,6 +76,13 @@ def _lower_recovery_point(log: Log, offset: int) -> None:
             log.keeper.recovery_point_falls(log, offset)
 
 
+def undo(log: Log, offset: int) -> None:
+    """Take back the segments and batches of a failed commit, for good. Raises DiskError, CorruptBatch."""
+    cut_segments(log, offset)
+    log.active.hold().datasync()
+    log.disk.sync_dir(log.directory)
+
+
 def cut_segments(log: Log, offset: int) -> None:
     """Remove segments from the newest down, and the end of the one that holds `offset`, which becomes active.
 
