@@ -24,6 +24,7 @@ from strandline_broker.log.manager import LogManager
 from strandline_broker.log.sync_work import SyncWork
 from strandline_broker.seams.clock import ManualClock
 from strandline_broker.seams.sim_disk import DEFAULT_CAPACITY_BYTES, PowerLoss, SimDisk
+from strandline_broker.wire.batch import read_header, set_base_offset, set_leader_epoch
 
 SESSIONS = 5
 OPERATIONS = 45
@@ -118,6 +119,7 @@ class Session:
         topic = self.rng.choice(list(self.world.topics.values()))
         actions: list[tuple[int, Callable[[Topic], None]]] = [
             (40, self.append),
+            (6, self.replicate),
             (18, self.begin_flush),
             (18, lambda _: self.finish_flush()),
             (4, self.append_on_sick_disk),
@@ -136,11 +138,11 @@ class Session:
 
     # ---- appends
 
-    def _stage(self, topic: Topic, log: Log) -> list[bytes]:
-        """Stage one to four batches of several producers, and tell the model."""
+    def _make(self, topic: Topic) -> list[bytearray]:
+        """Make one to four batches of several producers, as they come from clients."""
         model, rng = topic.model, self.rng
         sequences = {producer.producer_id: producer.next_sequence for producer in model.producers.values()}
-        staged: list[tuple[bytearray, int]] = []
+        batches: list[bytearray] = []
         for _ in range(rng.choice((1, 1, 2, 4))):
             producer = self._producer(topic)
             records = rng.choice((1, 1, 3))
@@ -148,16 +150,24 @@ class Session:
             if producer is not None:
                 sequence = sequences.get(producer.producer_id, 0)
                 sequences[producer.producer_id] = sequence + records
-            batch = make_batch(
-                sequence,
-                producer=producer,
-                records=records,
-                size=rng.choice((1, 20, 60)),
-                timestamp=self.world.clock.now_ms() - rng.choice((0, 0, 5000)),
+            batches.append(
+                make_batch(
+                    sequence,
+                    producer=producer,
+                    records=records,
+                    size=rng.choice((1, 20, 60)),
+                    timestamp=self.world.clock.now_ms() - rng.choice((0, 0, 5000)),
+                )
             )
-            epoch = max(model.newest_epoch, log.last_epoch, 0)
-            model.newest_epoch = epoch
-            placed = log.stage(memoryview(batch), epoch, self.world.clock.now_ms())
+        return batches
+
+    def _stage(self, topic: Topic, log: Log) -> list[bytes]:
+        """Stage some batches, and tell the model."""
+        model = topic.model
+        model.newest_epoch = max(model.newest_epoch, log.last_epoch, 0)
+        staged: list[tuple[bytearray, int]] = []
+        for batch in self._make(topic):
+            placed = log.stage(memoryview(batch), model.newest_epoch, self.world.clock.now_ms())
             demand(
                 not placed.duplicate, f"{log}: a new batch at {placed.base_offset} is taken for an old one"
             )
@@ -183,6 +193,23 @@ class Session:
         self.world.note(f"append {topic.name} {len(batches)} at {log.end_offset}")
         log.commit()
         topic.model.committed(batches)
+
+    def replicate(self, topic: Topic) -> None:
+        """Append as a follower does: offsets and epochs are given, now and then of a new leader."""
+        log, model = self.log(topic), topic.model
+        model.newest_epoch = max(model.newest_epoch, log.last_epoch, 0) + self.rng.choice((0, 0, 1))
+        batches = self._make(topic)
+        offset = log.end_offset
+        for batch in batches:
+            set_base_offset(batch, offset)
+            set_leader_epoch(batch, model.newest_epoch)
+            model.attempt(bytes(batch), offset)
+            offset = read_header(batch).next_offset
+        self.world.note(f"replicate {topic.name} {len(batches)} at {log.end_offset}")
+        # The last one is cut short, as fetched records may be: it does not count.
+        data = bytearray(b"".join([*batches, batches[0][: self.rng.randrange(len(batches[0]))]]))
+        demand(log.append_follower(memoryview(data)) == offset - 1, f"{log}: did not take what it was given")
+        model.committed([bytes(batch) for batch in batches])
 
     def append_on_sick_disk(self, topic: Topic) -> None:
         """Commit while some operation fails; the log must be as before, and work again afterwards."""
