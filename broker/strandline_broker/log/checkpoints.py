@@ -2,8 +2,8 @@
 
 Formats (Kafka `CheckpointFile`): a version (0), the number of entries, then one entry per line:
 
-- `recovery-point-offset-checkpoint`, `log-start-offset-checkpoint`, `replication-offset-checkpoint`:
-  `<topic> <partition> <offset>`
+- `recovery-point-offset-checkpoint`, `log-start-offset-checkpoint`, `replication-offset-checkpoint`,
+  `cleaner-offset-checkpoint`: `<topic> <partition> <offset>`
 - `leader-epoch-checkpoint`: `<epoch> <start offset>`
 - `partition.metadata`: `version: 0` and `topic_id: <22 characters of URL-safe base64>`
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 RECOVERY_POINTS = "recovery-point-offset-checkpoint"
 LOG_STARTS = "log-start-offset-checkpoint"
 HIGH_WATERMARKS = "replication-offset-checkpoint"
+CLEANER_OFFSETS = "cleaner-offset-checkpoint"
 
 TopicPartition = tuple[str, int]
 

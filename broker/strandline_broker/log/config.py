@@ -53,6 +53,8 @@ class LogConfig:
     """Whether the broker's clock names the time of records."""
     looks_inside: bool = field(init=False)
     """Whether every record of a batch has to be looked at."""
+    roll_ms: int = field(init=False)
+    """The age at which a segment ends: where there is compaction, no later than it may have to be compacted."""
 
     def __post_init__(self) -> None:
         if self.message_timestamp_type not in ("CreateTime", "LogAppendTime"):
@@ -67,6 +69,8 @@ class LogConfig:
         object.__setattr__(self, "log_append_time", self.message_timestamp_type == "LogAppendTime")
         finite = self.message_timestamp_before_max_ms != LONG_MAX
         object.__setattr__(self, "looks_inside", finite or "compact" in self.cleanup_policy)
+        latest = self.max_compaction_lag_ms if self.compact and self.max_compaction_lag_ms > 0 else LONG_MAX
+        object.__setattr__(self, "roll_ms", min(self.segment_ms, latest))
 
     @property
     def compact(self) -> bool:

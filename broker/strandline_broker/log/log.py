@@ -45,6 +45,7 @@ from strandline_broker.wire.batch import LOG_OVERHEAD
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from strandline_broker.log.cleaner_swap import Cleaning
     from strandline_broker.log.config import LogConfig
     from strandline_broker.log.epochs import LeaderEpochs
     from strandline_broker.seams.disk import Disk, File
@@ -66,6 +67,7 @@ class Log:
         "active",
         "active_dirty",
         "careful",
+        "cleaning",
         "directory",
         "dirty_directories",
         "dirty_files",
@@ -97,8 +99,9 @@ class Log:
         self.disk = files.disk
         self.directory = directory
         self.keeper: RecoveryPointKeeper | None = None
+        self.cleaning: Cleaning | None = None
         self.small_files_lock = threading.Lock()
-        self.in_background: Callable[[Callable[[], None]], object] = _at_once
+        self.in_background: Callable[[Callable[[], None]], object] = lambda job: job()
         self.producers = ProducerState(expiration_ms=producer_expiration_ms)
         self.files = files
         self._config = config
@@ -375,7 +378,7 @@ class Log:
     def roll_if_due(self, now_ms: int) -> bool:
         """Seal the active segment if it is older than `segment.ms`, so that quiet partitions roll too."""
         active = self.active
-        if active.size and now_ms - active.created_ms > self._config.segment_ms:
+        if active.size and now_ms - active.created_ms > self._config.roll_ms:
             return self.roll(now_ms)
         return False
 
@@ -541,7 +544,8 @@ class Log:
 
         Raises KafkaError(KAFKA_STORAGE_ERROR) if that fails: then the stop was not clean.
         """
-        if clean:
+        # A log that never held anything is as a clean close leaves it; most of a broker's internal logs are.
+        if clean and (self.failed or self.wants_sync or self.end_offset > 0):
             if self.failed:
                 self.refuse()
             assert not self.staged, "batches are staged"
@@ -558,6 +562,8 @@ class Log:
         self._forget_files()
 
     def _forget_files(self) -> None:
+        if self.cleaning is not None:
+            self.cleaning.abort()
         for segment in self.segments:
             segment.forget_files()
 
@@ -573,6 +579,8 @@ class Log:
             self._load(now_ms, clean=False, recovery_point=synced_end, start_offset=self.start_offset)
             if self.end_offset > synced_end:
                 self.truncate_to(synced_end)
+            elif self.end_offset < synced_end and self.keeper is not None:
+                self.keeper.recovery_point_falls(self, self.end_offset)
         except OSError as error:
             self.fail(f"reopening failed: {error}")
             self.refuse()
@@ -588,10 +596,6 @@ class Log:
         self.abandon("deleted")
         self.disk.remove_tree(self.directory)
         self.disk.sync_dir(self.directory.rpartition("/")[0])
-
-
-def _at_once(job: Callable[[], None]) -> None:
-    job()
 
 
 def _corrupt(error: CorruptBatch) -> KafkaError:

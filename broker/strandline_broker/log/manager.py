@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.checkpoints import (
+    CLEANER_OFFSETS,
     HIGH_WATERMARKS,
     LOG_STARTS,
     RECOVERY_POINTS,
@@ -110,6 +111,8 @@ class LogManager:
         self._deleted_names = 0
         self.logs: dict[TopicPartition, Log] = {}
         self.offline: dict[TopicPartition, str] = {}
+        self.cleaned: dict[TopicPartition, int] = {}
+        """Where the dirty part of each log begins that was cleaned."""
         self.strays: dict[str, UUID] = {}
         """Directories of topics that had a name which now belongs to another topic."""
         self.clean_start = False
@@ -140,6 +143,7 @@ class LogManager:
         self._recovery_points = self._read_offsets(RECOVERY_POINTS, present)
         self._starts = self._read_offsets(LOG_STARTS, present)
         self._high_watermarks = self._read_offsets(HIGH_WATERMARKS, present)
+        self.cleaned = self._read_offsets(CLEANER_OFFSETS, present)
         for name in names:
             if name.endswith(DELETE_DIR_SUFFIX):
                 self._remove_in_background(self._path(name))
@@ -191,6 +195,10 @@ class LogManager:
             files=self._files,
             producer_expiration_ms=self._producer_expiration_ms,
         )
+        if log.end_offset < self.cleaned.get(key, 0):
+            logger.warning("%s ends below what was cleaned of it: all of it counts as dirty", directory)
+            with self.checkpoint_lock:
+                self._set_cleaned(key, log.start_offset)
         log.keeper = self
         log.in_background = self._in_background
         if topic_id is not None:
@@ -337,6 +345,8 @@ class LogManager:
             self.offline.pop(key, None)
         with self.checkpoint_lock:
             self.checkpoint_round += 1
+            for key in self.cleaned.keys() & keys:
+                self._set_cleaned(key, None)
         self.checkpoint().write()
 
     def _remove_in_background(self, path: str) -> None:
@@ -391,6 +401,24 @@ class LogManager:
                 key: offset if entry is log else entry.synced_end for key, entry in list(self.logs.items())
             }
             self.write_offsets(RECOVERY_POINTS, points)
+            # What takes the place of what is cut off has not been cleaned.
+            for key, cleaned in list(self.cleaned.items()):
+                if self.logs.get(key) is log and offset < cleaned:
+                    self._set_cleaned(key, offset)
+
+    def note_cleaned(self, key: TopicPartition, log: Log, offset: int, sync_round: int) -> None:
+        """Record that `log` is cleaned up to `offset`, unless it went or was cut since `sync_round`. Raises DiskError."""
+        with self.checkpoint_lock:
+            if self.logs.get(key) is log and not log.failed and log.sync_round == sync_round:
+                self._set_cleaned(key, offset)
+
+    def _set_cleaned(self, key: TopicPartition, offset: int | None) -> None:
+        """Record where the dirty part of a log begins, None for nowhere. Raises DiskError."""
+        if offset is None:
+            self.cleaned.pop(key, None)
+        else:
+            self.cleaned[key] = offset
+        self.write_offsets(CLEANER_OFFSETS, dict(self.cleaned))
 
     def close(self, high_watermarks: Mapping[TopicPartition, int] | None = None) -> bool:
         """Close all logs, write the checkpoints, and mark the stop as clean; return whether it was."""

@@ -6,8 +6,8 @@ checked; the log ends before the first one that is torn, corrupt or out of order
 removed.
 
 One rule is ours: a *gap* between two segments above the recovery point means that the end of the older one
-was lost, cut at a batch boundary, and ends the log too. (Kafka leaves such gaps only by compaction, which
-must therefore raise the recovery point past a segment before it replaces it.)
+was lost, cut at a batch boundary, and ends the log too. (Kafka leaves such gaps by compaction; here a cleaned
+segment keeps its last batch, if need be empty, and with it its end.)
 
 Source: Kafka `LogLoader`, `LogSegment.recover`, `UnifiedLog.rebuildProducerState`.
 """
@@ -24,6 +24,7 @@ from strandline_broker.log.checkpoints import (
     read_epochs,
     read_single_offset,
 )
+from strandline_broker.log.cleaner_recovery import complete_swaps
 from strandline_broker.log.epochs import LeaderEpochs
 from strandline_broker.log.names import (
     CLEANED_SUFFIX,
@@ -207,6 +208,7 @@ class _Loader:
     def _list_files(self, start_offset: int) -> None:
         bases: list[int] = []
         indexes: list[tuple[int, str]] = []
+        self.names_changed = complete_swaps(self.files, self.directory) or self.names_changed
         for name in self.disk.listdir(self.directory):
             offset, suffix = split_name(name)
             if suffix == LOG_SUFFIX:

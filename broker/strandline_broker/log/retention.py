@@ -46,7 +46,9 @@ def obsolete_segments(log: Log, now_ms: int, high_watermark: int) -> int:
 
 
 def apply_retention(log: Log, now_ms: int, high_watermark: int) -> int:
-    """Delete what is obsolete; return the bytes freed."""
+    """Delete what is obsolete; return the bytes freed. Waits for the end of a cleaning (the cleaner calls then)."""
+    if log.cleaning is not None:
+        return 0
     count = obsolete_segments(log, now_ms, high_watermark)
     if count == 0:
         return 0

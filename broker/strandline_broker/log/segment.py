@@ -66,6 +66,7 @@ class Segment:
         "_max_timestamp",
         "_max_timestamp_offset",
         "_offset_index",
+        "_suffix",
         "_time_index",
         "base_offset",
         "bytes_since_index",
@@ -84,14 +85,23 @@ class Segment:
     )
 
     def __init__(
-        self, files: FileCache, directory: str, base_offset: int, config: LogConfig, now_ms: int
+        self,
+        files: FileCache,
+        directory: str,
+        base_offset: int,
+        config: LogConfig,
+        now_ms: int,
+        *,
+        suffix: str = "",
     ) -> None:
+        """`suffix` (`.cleaned`, `.swap`) stands behind the file names of a segment that is to replace others."""
         self._files = files
+        self._suffix = suffix
         self.directory = directory
         self.base_offset = base_offset
         self.config = config
         self.created_ms = now_ms
-        self.path = f"{directory}/{file_name(base_offset, LOG_SUFFIX)}"
+        self.path = self._sibling(LOG_SUFFIX)
         index_bytes = config.segment_index_bytes
         self._offset_index = OffsetIndex(files, self._sibling(INDEX_SUFFIX), base_offset, index_bytes)
         self._time_index = TimeIndex(files, self._sibling(TIME_INDEX_SUFFIX), base_offset, index_bytes)
@@ -109,15 +119,15 @@ class Segment:
         self.marks: dict[int, int] = {}
         self.hints: dict[int, int] = {}
         # Kafka draws the jitter at random; what matters is that partitions differ.
-        jitter = min(config.segment_jitter_ms, config.segment_ms)
+        jitter = min(config.segment_jitter_ms, config.roll_ms)
         self._jitter_ms = zlib.crc32(self.path.encode()) % jitter if jitter > 0 else 0
         self.roll_timestamp = NO_TIMESTAMP - 1
 
     def __repr__(self) -> str:
         return f"<Segment {self.path} size={self.size} next_offset={self.next_offset}>"
 
-    def _sibling(self, suffix: str) -> str:
-        return f"{self.directory}/{file_name(self.base_offset, suffix)}"
+    def _sibling(self, kind: str) -> str:
+        return f"{self.directory}/{file_name(self.base_offset, kind)}{self._suffix}"
 
     # -- files and indexes -----------------------------------------------------------------------------------
 
@@ -261,17 +271,18 @@ class Segment:
         timestamp = self.max_timestamp
         return timestamp if timestamp >= 0 else self.created_ms
 
-    def _load_first_timestamp(self) -> int:
+    def load_first_timestamp(self) -> int:
+        """Return the largest timestamp of the first batch, -1 for none. Raises CorruptBatch."""
         if self.first_timestamp is None:
             self.first_timestamp = self.header_at(0).max_timestamp if self.size else NO_TIMESTAMP
         return self.first_timestamp
 
     def watch_time(self) -> None:
         """Set `roll_timestamp`: a batch later than this may have to go to a new segment."""
-        first = self._load_first_timestamp() if self.size else NO_TIMESTAMP
+        first = self.load_first_timestamp() if self.size else NO_TIMESTAMP
         # Without timestamps the wall clock decides, so every append has to look.
         self.roll_timestamp = (
-            first + self.config.segment_ms - self._jitter_ms if first >= 0 else NO_TIMESTAMP - 1
+            first + self.config.roll_ms - self._jitter_ms if first >= 0 else NO_TIMESTAMP - 1
         )
         self._watch_indexes()
 
@@ -301,9 +312,9 @@ class Segment:
             return True
         if self._offset_index.is_full or self._time_index.is_full:
             return True
-        first = self._load_first_timestamp()
+        first = self.load_first_timestamp()
         waited = max_timestamp - first if first >= 0 else now_ms - self.created_ms
-        return waited > self.config.segment_ms - self._jitter_ms
+        return waited > self.config.roll_ms - self._jitter_ms
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -541,6 +552,29 @@ class Segment:
                 continue
             doomed.append(path + DELETED_SUFFIX)
         return doomed
+
+    @property
+    def suffix(self) -> str:
+        """What stands behind the file names; nothing but while the segment is replacing others."""
+        return self._suffix
+
+    def change_suffix(self, suffix: str) -> None:
+        """Rename the files, the log file last. Raises DiskError, FileNotFoundError; `paths` stays right."""
+        self._suffix = suffix
+        for index, kind in ((self._time_index, TIME_INDEX_SUFFIX), (self._offset_index, INDEX_SUFFIX)):
+            index.path = self._rename(index.path, self._sibling(kind))
+        self.path = self._rename(self.path, self._sibling(LOG_SUFFIX))
+
+    def _rename(self, path: str, target: str) -> str:
+        if path != target:
+            try:
+                self._files.disk.rename(path, target)
+            except FileNotFoundError:
+                if path == self.path:
+                    raise
+            self._files.forget(path)
+            self._files.forget(target)
+        return target
 
     def forget_files(self) -> None:
         """Let go of all descriptors without writing anything."""

@@ -69,6 +69,8 @@ def _batch_start(log: Log, offset: int) -> int:
 
 
 def _lower_recovery_point(log: Log, offset: int) -> None:
+    if log.cleaning is not None:
+        log.cleaning.abort_for_change()
     log.sync_round += 1
     if offset < log.synced_end:
         log.synced_end = offset
