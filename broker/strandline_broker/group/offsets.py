@@ -90,10 +90,6 @@ class OffsetStore:
         """Whether an open transaction holds an offset of this partition."""
         return any(table.get(key) is not None for table in self._transactions.values())
 
-    def has_open_transactions(self, group_id: str) -> bool:
-        """Whether an open transaction holds an offset of this group."""
-        return any(table.of_group(group_id) for table in self._transactions.values())
-
     def newest(self, key: OffsetKey) -> OffsetValue | None:
         """Return the offset as it will be when everything on its way has arrived."""
         changes = self._in_flight.get(key.group_id, {}).get(key)
@@ -143,9 +139,6 @@ class OffsetStore:
         for key, change in changes:
             self._arrived(key, change)
             order, value = change
-            current = self.committed.get(key)
-            if current is not None and current[0] > order:
-                continue
             if value is None:
                 self._remove(key)
             else:
