@@ -1,7 +1,8 @@
 """From the log of an internal topic's partition to the state machine over it, without stopping the event loop.
 
 Reads happen in a thread; decoding and replaying happen in the loop's thread, in slices of two milliseconds: in a thread
-they would hold the interpreter for five milliseconds at a time.
+they would hold the interpreter for five milliseconds at a time. The garbage collector rests meanwhile: each of its full
+rounds would look at everything loaded so far, and take longer than ten slices; afterwards it leaves what stays alone.
 
 Source: Apache Kafka 4.2, `CoordinatorLoaderImpl`.
 """
@@ -9,6 +10,8 @@ Source: Apache Kafka 4.2, `CoordinatorLoaderImpl`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 from typing import TYPE_CHECKING, Protocol, cast
 
 from strandline_broker.errors import ErrorCode, KafkaError
@@ -16,7 +19,7 @@ from strandline_broker.wire.batch import crc_ok, iter_batches, iter_records, rea
 from strandline_broker.wire.errors import DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from strandline_broker.log.log import Log
     from strandline_broker.wire.batch import BatchHeader
@@ -25,6 +28,20 @@ SLICE_S = 0.002
 CHUNK_BYTES = 1 << 20
 # Records between two looks at the clock.
 _STRIDE = 16
+# From here on a full round of the collector would be felt.
+_MANY_RECORDS = 10_000
+
+
+@contextlib.contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """Let the garbage collector do nothing within."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Replayed(Protocol):
@@ -97,6 +114,8 @@ async def replay_log(
         if offset == before:
             raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"{log.directory}: no whole batch at {offset}")
         await pause.take()
+    if pause.records >= _MANY_RECORDS:
+        gc.freeze()
     return pause.records
 
 

@@ -18,7 +18,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Generic, cast
 
-from strandline_broker.coordinator.loading import replay_log
+from strandline_broker.coordinator.loading import collector_at_rest, replay_log
 from strandline_broker.coordinator.slot import Append, M, Phase, Slot
 from strandline_broker.coordinator.timers import Timers
 from strandline_broker.errors import ErrorCode, KafkaError
@@ -248,7 +248,8 @@ class CoordinatorRuntime(Generic[M]):
             if slot.phase is not Phase.LOADING:
                 continue
             try:
-                await self._load(slot)
+                with collector_at_rest():
+                    await self._load(slot)
             except (KafkaError, OSError, ValueError) as error:
                 self._fail_load(slot, error)
             except Exception as error:
