@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import subprocess
 import sys
 import uuid
@@ -14,7 +13,6 @@ from pathlib import Path
 import confluent_kafka
 import pytest
 from benchmarks.kafka_jars import KafkaUnavailableError, java_command
-from benchmarks.raw_client import RawClient
 from benchmarks.systems import Broker
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from examples.real_data import Confluent, Record, find_source, record_of
@@ -64,20 +62,6 @@ class Cluster:
         found = list(Confluent(self.bootstrap).consume(topic, 0))
         assert [offset for offset, _record in found] == list(range(len(found)))
         return [record for _offset, record in found]
-
-    def needs(self, api_key: int, name: str) -> None:
-        """Skip the test when the broker does not advertise an API (ApiVersions v0)."""
-        host, _colon, port = self.bootstrap.rpartition(":")
-        client = RawClient(host, int(port))
-        try:
-            answer = client.ask(struct.pack(">ihhih", 10, 18, 0, 1, -1))
-        finally:
-            client.close()
-        code, count = struct.unpack_from(">hi", answer, 4)
-        assert code == 0
-        advertised = {struct.unpack_from(">h", answer, 10 + 6 * index)[0] for index in range(count)}
-        if api_key not in advertised:
-            pytest.skip(f"the broker does not offer {name}")
 
     def end_offset(self, topic: str) -> int:
         """End offset of partition 0."""

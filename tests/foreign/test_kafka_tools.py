@@ -121,14 +121,6 @@ def test_topics_create_describe_list_delete(cluster: Cluster) -> None:
     assert name not in cluster.java(TOPICS, "--list").decode().split()
 
 
-def test_topics_alter(cluster: Cluster) -> None:
-    cluster.needs(37, "CreatePartitions")
-    name = cluster.new_topic(partitions=3)
-    cluster.java(TOPICS, "--alter", "--topic", name, "--partitions", "5")
-    said = cluster.java(TOPICS, "--describe", "--topic", name).decode()
-    assert len(re.findall(r"Partition: (\d+)\s+Leader: \d+", said)) == 5
-
-
 def test_topics_refusals(cluster: Cluster) -> None:
     name = cluster.new_topic()
     cluster.java(TOPICS, "--create", "--topic", name, ok=False)
@@ -184,16 +176,6 @@ def test_configs_describe(cluster: Cluster) -> None:
     every = cluster.java(CONFIGS, "--describe", "--all", *entity).decode()
     for key in ("cleanup.policy=delete", "segment.bytes=1073741824", "message.timestamp.type=CreateTime"):
         assert key in every
-
-
-def test_configs_alter(cluster: Cluster) -> None:
-    cluster.needs(44, "IncrementalAlterConfigs")
-    topic = cluster.new_topic(config={"max.message.bytes": "123456"})
-    entity = ("--entity-type", "topics", "--entity-name", topic)
-    cluster.java(CONFIGS, "--alter", "--add-config", "max.message.bytes=654321", *entity)
-    assert "max.message.bytes=654321" in cluster.java(CONFIGS, "--describe", *entity).decode()
-    cluster.java(CONFIGS, "--alter", "--delete-config", "max.message.bytes", *entity)
-    assert "max.message.bytes=" not in cluster.java(CONFIGS, "--describe", *entity).decode()
 
 
 def test_configs_of_brokers(cluster: Cluster) -> None:
@@ -252,14 +234,3 @@ def test_cluster_id_and_versions(cluster: Cluster) -> None:
     versions = cluster.java(f"{TOOLS}.BrokerApiVersionsCommand").decode()
     assert re.search(r"Produce\(0\): 0 to \d+ \[usable: \d+\]", versions)
     assert "UNSUPPORTED" not in re.findall(r"Fetch\(1\): (.*)", versions)[0]
-
-
-def test_log_dirs(cluster: Cluster) -> None:
-    cluster.needs(35, "DescribeLogDirs")
-    topic = cluster.new_topic()
-    cluster.fill(topic, real_records())
-    dirs = cluster.java(f"{TOOLS}.LogDirsCommand", "--describe", "--topic-list", topic).decode()
-    (listed,) = [json.loads(line) for line in dirs.splitlines() if line.startswith("{")]
-    sizes = [p["size"] for b in listed["brokers"] for d in b["logDirs"] for p in d["partitions"]]
-    assert len(sizes) == 1
-    assert sizes[0] > 10_000

@@ -1,7 +1,9 @@
 """AlterConfigs (key 33), versions 0-2.
 
 Replaces the whole configuration of a resource: keys that are not named go back to their defaults. Deprecated
-in favour of IncrementalAlterConfigs, whose differences from Kafka it shares.
+in favour of IncrementalAlterConfigs.
+
+Differences from Kafka: those of IncrementalAlterConfigs.
 
 Version notes: v1 as v0, v2 flexible.
 """

@@ -118,6 +118,7 @@ class FakeBroker:
         self.producer_id_error: KafkaError | None = None
         self.controller = Controller(store)
         self.log_dirs: list[LogDir] = []
+        self.groups: Any = None  # the coordinator has tests of its own
 
     def partition(self, topic: str, index: int, current_leader_epoch: int = -1) -> FakePartition:
         found = self.partitions.get((topic, index))
@@ -150,6 +151,7 @@ class FakeBroker:
         answer = cold_handler(key)(self, request)
         if inspect.isawaitable(answer):
             answer = await answer
+        assert isinstance(answer, Mapping)
         response = cold.encode_response(key, version, header.correlation_id, answer)
         correlation_id, entity = cold.decode_response(key, version, memoryview(response)[4:])
         assert correlation_id == 7
@@ -168,6 +170,7 @@ def call_frame(
     frame = memoryview(cold.encode_request(key, version, correlation_id, "tester", body))[4:]
     origin: Any = connection or FakeConnection()
     response = handler.handle(origin, decode_request_header(frame), frame)
+    assert isinstance(response, bytes)
     assert int.from_bytes(response[:4], "big") == len(response) - 4
     answered, entity = cold.decode_response(key, version, memoryview(response)[4:])
     assert answered == correlation_id

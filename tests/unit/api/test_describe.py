@@ -79,6 +79,31 @@ def test_topic_configs_say_where_they_come_from(version: int) -> None:
     run(main())
 
 
+def test_many_topics_in_one_request() -> None:
+    async def main() -> None:
+        async with broker(cluster={"config": {"retention.ms": "5"}}) as fake:
+            names = [f"t{number}" for number in range(15)]
+            for number, name in enumerate(names):
+                own = {"retention.ms": "5", "segment.ms": str(number)} if number % 2 else {}
+                await add_topic(fake, partition_set(name, [led(0)], config=own))
+            wishes = tuple(
+                {"resource_type": TOPIC, "resource_name": name, "configuration_keys": None}
+                for name in (*names, "missing")
+            )
+            body = {"resources": wishes, "include_synonyms": True, "include_documentation": False}
+            answer = await fake.call(ApiKey.DESCRIBE_CONFIGS, 4, body)
+            assert [result.resource_name for result in answer.results] == [*names, "missing"]
+            *found, missing = answer.results
+            assert missing.error_code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            for number, result in enumerate(found):
+                set_here = [c.name for c in result.configs if c.config_source == FROM_TOPIC]
+                assert set_here == (["segment.ms"] if number % 2 else [])
+                assert by_name(result)["retention.ms"].value == "5"
+                assert len(result.configs) == len(found[0].configs)
+
+    run(main())
+
+
 def test_only_what_was_asked_for() -> None:
     async def main() -> None:
         async with broker() as fake:

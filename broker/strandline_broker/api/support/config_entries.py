@@ -5,7 +5,7 @@ Source: Apache Kafka 4.2, `ConfigHelper`, `DescribeConfigsResponse.ConfigSource`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -57,17 +57,34 @@ class ConfigEntry:
     synonyms: tuple[Synonym, ...]
 
 
-def topic_entries(configs: Mapping[str, str], defaults: ConfigDefaults) -> Iterator[ConfigEntry]:
-    """Yield every configuration of a topic; `configs` are the topic's, and may repeat the defaults."""
+def topic_entries(configs: Mapping[str, str], defaults: ConfigDefaults) -> Iterable[ConfigEntry]:
+    """Return every configuration of a topic; `configs` are the topic's, and may repeat the defaults."""
+    return (inherited_entries(defaults) | own_entries(configs, defaults)).values()
+
+
+def inherited_entries(defaults: ConfigDefaults) -> dict[str, ConfigEntry]:
+    """Return, by name, what a topic has that sets nothing itself."""
+    entries = {}
     for known in TOPIC_CONFIGS.values():
-        if known.internal and known.name not in configs:
-            continue
-        own, inherited = configs.get(known.name), defaults.merged.get(known.name)
-        synonyms = list(_topic_default_synonyms(known, defaults))
-        if own is not None and own != inherited:
-            synonyms.insert(0, Synonym(known.name, own, ConfigSource.TOPIC_CONFIG))
-        first = synonyms[0] if synonyms else Synonym(known.name, known.default, ConfigSource.DEFAULT_CONFIG)
-        yield _entry(known, known.name, first, synonyms, read_only=False)
+        if not known.internal:
+            synonyms = list(_topic_default_synonyms(known, defaults))
+            fallback = Synonym(known.name, known.default, ConfigSource.DEFAULT_CONFIG)
+            first = synonyms[0] if synonyms else fallback
+            entries[known.name] = _entry(known, known.name, first, synonyms, read_only=False)
+    return entries
+
+
+def own_entries(configs: Mapping[str, str], defaults: ConfigDefaults) -> dict[str, ConfigEntry]:
+    """Return, by name, what a topic sets itself, other than the defaults."""
+    entries = {}
+    inherited = defaults.merged
+    for name, value in configs.items():
+        known = TOPIC_CONFIGS.get(name)
+        if known is not None and value != inherited.get(name):
+            own = Synonym(name, value, ConfigSource.TOPIC_CONFIG)
+            synonyms = [own, *_topic_default_synonyms(known, defaults)]
+            entries[name] = _entry(known, name, own, synonyms, read_only=False)
+    return entries
 
 
 def _topic_default_synonyms(known: TopicConfig, defaults: ConfigDefaults) -> Iterator[Synonym]:
