@@ -2,8 +2,8 @@
 
 `api.dispatch` reads it, `server.broker` builds the registry from `IMPLEMENTED`. Three kinds of entries:
 
-- *cold* modules (`handle(broker, request) -> Mapping`, a coroutine of it, or a ticket that is answered later): decoded and encoded by
-  `wire.cold`; a module is imported at its first request, so that start-up pays for none;
+- *cold* modules (`handle(broker, request) -> Mapping`, a coroutine of it, or a ticket that is answered later): decoded and
+  encoded by `wire.cold`; a module is imported at its first request, so that start-up pays for none;
 - *frame* handlers (ApiVersions, Metadata, SASL): objects that take frames, and answer from cached bytes where they can;
 - *hot* ones (Produce, Fetch): wired up by the dispatcher itself.
 """
