@@ -35,7 +35,7 @@ def handle(broker: BrokerApi, request: Request) -> Mapping[str, Any]:
         "error_code": ErrorCode.NONE,
         "endpoint_type": _BROKERS,
         "cluster_id": broker.cluster_id,
-        "controller_id": controller_id(broker.view, listener),
+        "controller_id": controller_id(broker.view, listener, broker.config.broker_id),
         "brokers": _brokers(broker, listener, fenced=getattr(body, "include_fenced_brokers", False)),
         "cluster_authorized_operations": operations.CLUSTER if asked else operations.NOT_REQUESTED,
     }
@@ -44,7 +44,7 @@ def handle(broker: BrokerApi, request: Request) -> Mapping[str, Any]:
 def _brokers(broker: BrokerApi, listener: str, *, fenced: bool) -> list[dict[str, Any]]:
     rows = []
     for broker_id, lease in sorted(broker.view.leases.items()):
-        live = is_live(lease)
+        live = is_live(lease) or broker_id == broker.config.broker_id
         address = lease.listeners.get(listener)
         if address is None or not (live or fenced):
             continue

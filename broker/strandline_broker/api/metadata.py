@@ -92,8 +92,9 @@ class MetadataHandler:
             self._view_version = view.version
         cache = self._caches.get(answer.key)
         if cache is None:
-            brokers = [MetadataBroker(*address) for address in live_brokers(view, answer.listener)]
-            cache = self._caches[answer.key] = _Cache(brokers, controller_id(view, answer.listener))
+            own_id = self._broker.config.broker_id
+            brokers = [MetadataBroker(*address) for address in live_brokers(view, answer.listener, own_id)]
+            cache = self._caches[answer.key] = _Cache(brokers, controller_id(view, answer.listener, own_id))
         return cache
 
     def close(self) -> None:
@@ -142,6 +143,7 @@ class _Answer:
                 topic,
                 version=self.version,
                 listener=self.listener,
+                own_id=self.broker.config.broker_id,
                 authorized_operations=self._topic_operations,
             )
             encoded = cache.topics[name] = encode_topic(self.version, described)

@@ -104,16 +104,17 @@ def test_answers_follow_the_cluster_state() -> None:
     run(main())
 
 
-def test_only_brokers_that_serve_are_named() -> None:
+def test_only_brokers_that_serve_are_named_and_always_the_one_that_answers() -> None:
     async def main() -> None:
         async with broker(brokers=0) as fake:
             await fake.store.create(LEASE, lease(0, state=BrokerPhase.STARTING))
-            await fake.store.create(LEASE, lease(1, held=False))
-            await fake.store.create(LEASE, lease(2, state=BrokerPhase.DRAINING))
-            await fake.view.wait_until(lambda view: len(view.leases) == 3, 10)
+            await fake.store.create(LEASE, lease(1, state=BrokerPhase.STARTING))
+            await fake.store.create(LEASE, lease(2, held=False))
+            await fake.store.create(LEASE, lease(3, state=BrokerPhase.DRAINING))
+            await fake.view.wait_until(lambda view: len(view.leases) == 4, 10)
             answer = ask(MetadataHandler(fake), None)
-            assert [b.node_id for b in answer.brokers] == [2]
-            assert answer.controller_id == 2
+            assert [b.node_id for b in answer.brokers] == [0, 3]
+            assert answer.controller_id == 0
 
     run(main())
 

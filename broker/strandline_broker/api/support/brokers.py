@@ -3,6 +3,9 @@
 A broker is named when its Lease is held and its state is `running` or `draining`, and under the address of
 the listener that the client came in by. Nobody here judges liveness by time: a broker that died leaves the
 ISR and its leaderships by the controller's doing, and a client that tries it finds the next one.
+
+The broker that answers (`own_id`) always names itself: it evidently lives, although the store may still show its last
+life or its start. A client that is told of no broker at all forgets the one it talks to; librdkafka never recovers.
 """
 
 from __future__ import annotations
@@ -30,21 +33,21 @@ def is_live(lease: BrokerLease | None) -> bool:
     return lease is not None and lease.held and lease.state in _SERVING
 
 
-def live_brokers(view: ClusterCache, listener: str) -> list[BrokerAddress]:
+def live_brokers(view: ClusterCache, listener: str, own_id: int = -1) -> list[BrokerAddress]:
     """Return the brokers that can be reached by `listener`, in order of their ids."""
     return [
         BrokerAddress(broker_id, *lease.listeners[listener], lease.rack)
         for broker_id, lease in sorted(view.leases.items())
-        if is_live(lease) and listener in lease.listeners
+        if (is_live(lease) or broker_id == own_id) and listener in lease.listeners
     ]
 
 
-def controller_id(view: ClusterCache, listener: str) -> int:
+def controller_id(view: ClusterCache, listener: str, own_id: int = -1) -> int:
     """Return the broker that clients send admin requests to, or -1.
 
     Every broker takes them, so it is the lowest live one.
     """
-    brokers = live_brokers(view, listener)
+    brokers = live_brokers(view, listener, own_id)
     return brokers[0].broker_id if brokers else -1
 
 

@@ -18,10 +18,16 @@ _FIRST_WITH_LISTENER_NOT_FOUND = 6
 
 
 def describe_topic(
-    view: ClusterCache, topic: TopicView, *, version: int, listener: str, authorized_operations: int
+    view: ClusterCache,
+    topic: TopicView,
+    *,
+    version: int,
+    listener: str,
+    own_id: int = -1,
+    authorized_operations: int,
 ) -> MetadataTopic:
     """Return a topic with its partitions, leaders and replicas."""
-    live = {broker_id for broker_id, lease in view.leases.items() if is_live(lease)}
+    live = {broker_id for broker_id, lease in view.leases.items() if is_live(lease) or broker_id == own_id}
     reachable = {broker_id for broker_id in live if listener in view.leases[broker_id].listeners}
     return MetadataTopic(
         ErrorCode.NONE,
