@@ -58,7 +58,7 @@ class World:
         assert log is not None
         return log
 
-    def fill(self, batches: int, keys: int = 9) -> None:
+    def fill(self, batches: int, keys: int = 9, *, roll: bool = False) -> None:
         """Append, durably; two producers, one of them seldom."""
         for number in range(batches):
             pairs = random_pairs(self.rng, self.rng.choice((1, 2, 5)), keys)
@@ -71,6 +71,8 @@ class World:
             codec = self.rng.choice((Compression.NONE, Compression.NONE, Compression.LZ4))
             self.log.stage(memoryview(keyed(pairs, producer=producer, compression=codec)), 1, NOW_MS)
             self.log.commit()
+            if roll and number % 2:
+                self.log.roll(NOW_MS)
         self.log.sync()
         self.logs.checkpoint({KEY: self.log.end_offset}).write()
         # What a cleaning removed is not known here: only ever compared with all that was written.
@@ -124,6 +126,11 @@ def _with_earlier_cleanings(world: World) -> None:
     world.fill(12)
 
 
+def _small_segments(world: World) -> None:
+    """Every replacement takes the place of several segments."""
+    world.fill(20, roll=True)
+
+
 def _stop_at(step: int) -> Callable[[int, str, str], None]:
     def hook(count: int, name: str, path: str) -> None:
         if count >= step:
@@ -140,14 +147,14 @@ def _steps(make: Callable[[World], None], seed: int) -> int:
     return world.disk.operations - before
 
 
-@pytest.mark.parametrize("make", [_one_cleaning, _with_earlier_cleanings])
+@pytest.mark.parametrize("make", [_one_cleaning, _with_earlier_cleanings, _small_segments])
 def test_power_failure_at_every_step(make: Callable[[World], None]) -> None:
     seed = 3
     steps = _steps(make, seed)
     assert steps > 60
     completed = 0
     for step in range(1, steps + 1):
-        for way in range(4):
+        for way in range(3):
             world = World(seed)
             make(world)
             world.disk.on_operation = _stop_at(world.disk.operations + step)
@@ -171,26 +178,44 @@ def test_power_failure_at_every_step(make: Callable[[World], None]) -> None:
     assert completed > steps // 4, "crashes late enough find replaced segments"
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_power_failures_while_recovery_completes_a_swap(seed: int) -> None:
-    steps = _steps(_with_earlier_cleanings, seed)
-    rng = random.Random(seed)
-    for _ in range(25):
-        world = World(seed)
-        _with_earlier_cleanings(world)
-        world.disk.on_operation = _stop_at(world.disk.operations + rng.randint(steps // 3, steps))
-        with pytest.raises(PowerLoss):
-            world.clean(RETENTION_OVER_MS)
-        world.disk = world.disk.crash(rng, torn=True)
-        for _ in range(3):
-            world.disk.on_operation = _stop_at(world.disk.operations + rng.randint(1, 12))
+def _with_a_decided_swap(seed: int, nth: int) -> World:
+    """Return a world whose machine stopped when the `nth` replacement was decided, and the old segments were there."""
+    world = World(seed)
+    _small_segments(world)
+    seen = 0
+
+    def hook(count: int, name: str, path: str) -> None:
+        nonlocal seen
+        seen += name == "sync_dir"
+        if seen == 2 * nth - 1 and name != "sync_dir":
+            raise PowerLoss("the directory with the new names is synced")
+
+    cleaning = prepare(world.log, now_ms=RETENTION_OVER_MS)
+    world.disk.on_operation = hook
+    with pytest.raises(PowerLoss):
+        run_here(cleaning)
+    world.disk = world.disk.crash(random.Random(seed))
+    return world
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_power_failure_at_every_step_of_completing_a_swap(seed: int) -> None:
+    completed = 0
+    for way in range(6):
+        step, done = 0, False
+        while not done:
+            step += 1
+            world = _with_a_decided_swap(seed, 1 + way % 2)
+            world.disk.on_operation = _stop_at(step)
             try:
                 world.logs = world.open()
+                done = True
             except PowerLoss:
-                pass
-            world.disk = world.disk.crash(rng, torn=True)
-        world.logs = world.open()
-        world.check()
+                completed += 1
+            world.disk = world.disk.crash(random.Random(way), torn=way > 1)
+            world.logs = world.open()
+            world.check()
+    assert completed > 6 * 10
 
 
 @pytest.mark.parametrize("seed", range(6))

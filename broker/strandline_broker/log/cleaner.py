@@ -26,7 +26,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
-from weakref import WeakKeyDictionary
 
 from strandline_broker.errors import KafkaError
 from strandline_broker.log.cleaner_plan import Candidate, candidate, dirtiest, sources_of
@@ -106,8 +105,8 @@ class LogCleaner:
         self._high_watermark_of = high_watermark_of
         self._request_sync = request_sync
         self.metrics = CleanerMetrics()
-        self._uncleanable: WeakKeyDictionary[Log, str] = WeakKeyDictionary()
-        self._retry_at_s: WeakKeyDictionary[Log, float] = WeakKeyDictionary()
+        self._uncleanable: dict[Log, str] = {}
+        self._retry_at_s: dict[Log, float] = {}
         self._current: Cleaning | None = None
         self._wake = asyncio.Event()
         self._stopping = False
@@ -155,6 +154,7 @@ class LogCleaner:
 
     async def _look(self) -> tuple[TopicPartition, Candidate] | None:
         now_ms = self._clock.now_ms()
+        self._forget_absent()
         candidates: dict[Log, tuple[TopicPartition, Candidate]] = {}
         for number, (key, log) in enumerate(list(self._logs.logs.items()), 1):
             if number % _LOGS_PER_SLICE == 0:
@@ -173,6 +173,12 @@ class LogCleaner:
         if best is None or not self._may_clean(candidates[best.log][0], best.log):
             return None
         return candidates[best.log]
+
+    def _forget_absent(self) -> None:
+        open_logs = set(self._logs.logs.values())
+        for table in (self._uncleanable, self._retry_at_s):
+            for log in table.keys() - open_logs:
+                del table[log]
 
     def _may_clean(self, key: TopicPartition, log: Log) -> bool:
         return (

@@ -30,6 +30,7 @@ from strandline_broker.wire.errors import DecodeError
 if TYPE_CHECKING:
     from typing import TextIO
 
+_MODULE = "strandline_broker.log.cleaner_child"
 _NICENESS = 19
 _END_TIMEOUT_S = 10.0
 
@@ -49,7 +50,7 @@ class ChildWorker:
         """Start the child and let it build the offset map."""
         self._directory = job.directory
         self._process = subprocess.Popen(  # noqa: S603 # our own interpreter and module
-            [sys.executable, "-P", "-m", __spec__.name if __spec__ else __name__, self._disk.root],
+            [sys.executable, "-P", "-m", _MODULE, self._disk.root, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -163,9 +164,7 @@ def _to_exception(answer: dict[str, Any]) -> Exception:
             return RuntimeError(message)
 
 
-def _serve(root: str, requests: TextIO, answers: TextIO) -> None:
-    parent = os.getppid()
-
+def _serve(root: str, parent: int, requests: TextIO, answers: TextIO) -> None:
     def check() -> None:
         if os.getppid() != parent:
             os._exit(1)  # nobody waits for what this is doing
@@ -192,11 +191,11 @@ def _answer(worker: InlineWorker, request: dict[str, Any]) -> Mapped | Cleaned:
 
 
 def main() -> None:
-    """Serve one parent; the argument is the data directory."""
+    """Serve one parent; the arguments are the data directory and the parent's process id."""
     # Control-C is for the broker, which ends this process in its own time.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
-    _serve(sys.argv[1], sys.stdin, sys.stdout)
+    _serve(sys.argv[1], int(sys.argv[2]), sys.stdin, sys.stdout)
 
 
 if __name__ == "__main__":

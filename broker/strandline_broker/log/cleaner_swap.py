@@ -96,11 +96,13 @@ class Cleaning:
         self.worker.cancel()
 
     def abort_for_change(self) -> None:
-        """Give up before the log's old content is changed: no crash may complete a swap then. Raises DiskError."""
+        """Give up before the log's old content is changed: no crash may complete a swap afterwards.
+
+        The change itself syncs the directory. Raises DiskError.
+        """
         self.abort()
         if self._pending is not None:
             self._withdraw()
-            self.log.disk.sync_dir(self.log.directory)
 
     def _withdraw(self) -> None:
         """Remove a replacement that is not taken in, the log file first: without it the others mean nothing."""
@@ -130,6 +132,11 @@ class Cleaning:
                     yield from self._swap(group, cleaned)
             self._check()
             return outcome
+        except Exception as error:
+            if self.aborted:
+                # Whatever the work stumbled over: what it read was being changed.
+                raise CleaningAborted from error
+            raise
         finally:
             log.cleaning = None
             if self._pending is not None and not log.failed:

@@ -30,7 +30,7 @@ def truncate_to(log: Log, offset: int) -> None:
     if offset >= log.end_offset:
         return
     try:
-        _lower_recovery_point(log, _batch_start(log, offset))
+        _lower_recovery_point(log, _end_below(log, offset))
         cut_segments(log, offset)
         _settle(log)
     except (OSError, CorruptBatch) as error:
@@ -59,13 +59,20 @@ def reset_to(log: Log, offset: int) -> None:
         log.refuse()
 
 
-def _batch_start(log: Log, offset: int) -> int:
-    """Return where the batch that holds `offset` starts: there a truncation to `offset` really ends."""
+def _end_below(log: Log, offset: int) -> int:
+    """Return where a truncation to `offset` really ends.
+
+    That is behind the last batch below it: `offset` may lie within a batch, or in a hole that compaction left.
+    """
     segment = log.segments[log.segment_of(offset)]
     position = segment.position_of(offset)
-    if position >= segment.size:
-        return offset
-    return min(offset, segment.header_at(position).base_offset)
+    end = segment.base_offset
+    _, start = segment.offset_index.lookup(offset - 1)
+    for batch_position, header in segment.headers(start):
+        if batch_position >= position:
+            break
+        end = header.next_offset
+    return min(offset, end)
 
 
 def _lower_recovery_point(log: Log, offset: int) -> None:

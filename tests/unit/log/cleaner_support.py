@@ -6,6 +6,8 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from tests.unit.log.support import NOW_MS, read_all
+
 from strandline_broker.log.cleaner_plan import candidate, sources_of
 from strandline_broker.log.cleaner_swap import Cleaning, Outcome, run_here
 from strandline_broker.log.cleaner_work import InlineWorker, Job, Worker
@@ -18,7 +20,6 @@ from strandline_broker.wire.batch import (
     iter_batches,
     iter_records,
 )
-from tests.unit.log.support import NOW_MS, read_all
 
 Pair = tuple[bytes | None, bytes | None]
 
