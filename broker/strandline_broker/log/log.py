@@ -1,20 +1,18 @@
 """One partition's log on this broker: appends, reads, truncation, and how far it is durable.
 
-Who uses it: the partition layer, on the event loop's thread; nothing here blocks on a sync except opening,
-closing, truncation and changes of the log start, which are rare. A log does not know high watermarks, leaders
-or clients.
+Who uses it: the partition layer, on the event loop's thread; nothing here blocks on a sync except opening, closing,
+truncation and changes of the log start, which are rare. A log does not know high watermarks, leaders or clients.
 
-Two steps make an append. `stage` judges one batch, gives it its offsets and patches them in; `commit` writes
-everything staged with one system call. A failed write takes everything back: file, offsets, producers.
+Two steps make an append. `stage` judges one batch, gives it its offsets and patches them in; `commit` writes all that is
+staged with one system call. A failed write takes everything back: file, offsets, producers.
 
-Durability: `end_offset` is written, `synced_end` is on the disk. `begin_sync` captures what is to be made
-durable (the files that were written to, sealed indexes, leader epochs, new names), a thread does it,
-`finish_sync` raises `synced_end`. After a failed sync nobody knows what the disk holds: the log refuses work
-until `reopen`.
+Durability: `end_offset` is written, `synced_end` is on the disk. `begin_sync` captures what is to be made durable (the
+files written to, sealed indexes, leader epochs, new names), a thread does it, `finish_sync` raises `synced_end`. After a
+failed sync nobody knows what the disk holds: the log refuses work until `reopen`.
 
-Beside this file: `recovery.py` (opening), `segment.py`, and what a log does seldom: `follower.py`,
-`truncation.py`, `retention.py`, `lookup.py` (timestamps, verification). Their functions and `Log` are one
-unit: attributes without an underscore that the class does not document are theirs, and nobody else's.
+Beside this file: `recovery.py` (opening), `segment.py`, and what a log does seldom: `follower.py`, `truncation.py`,
+`retention.py`, `lookup.py` (timestamps, verification). Their functions and `Log` are one unit: attributes without an
+underscore that the class does not document are theirs, and nobody else's.
 """
 
 from __future__ import annotations
@@ -538,17 +536,16 @@ class Log:
         sync_work.sync_now(self)
 
     # -- the end ---------------------------------------------------------------------------------------------
-
     def close(self, *, clean: bool = True) -> None:
         """Stop using the log. A clean close makes everything durable, so that the next opening need not check it.
 
         Raises KafkaError(KAFKA_STORAGE_ERROR) if that fails: then the stop was not clean.
         """
-        # A log that never held anything is as a clean close leaves it; most of a broker's internal logs are.
+        # A log that never held anything is as a clean close leaves it; most internal logs are.
         if clean and (self.failed or self.wants_sync or self.end_offset > 0):
             if self.failed:
                 self.refuse()
-            assert not self.staged, "batches are staged"
+            assert not self.staged
             try:
                 self.take_snapshot()
                 self.active_dirty = False

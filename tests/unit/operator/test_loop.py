@@ -159,6 +159,9 @@ def test_a_lease_that_does_not_change_for_its_duration_ends_a_leadership() -> No
             await b.quiet()
             b.now += 9.0
             await b.lease(1, "a")  # renewed; broker 0 is not heard of any more
+            renewed = str(b.now)
+            # The controller judges by when it saw the renewal: let it see before time goes on.
+            await b.controller.view.wait_until(lambda view: view.leases[1].renew_time == renewed, DEADLINE_S)
             b.now += 1.5
             await b.topic("wake-up")
             sets = await b.until(lambda sets: any(p.leader == -1 for s in sets for p in s.partitions))
