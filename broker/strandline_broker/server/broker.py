@@ -34,6 +34,7 @@ from strandline_broker.net.tls import TlsConfig
 from strandline_broker.replica.manager import ReplicaManager
 from strandline_broker.replica.partition import FlushMode, Partition
 from strandline_broker.server import log_dirs
+from strandline_broker.server.cleaning import CleaningService
 from strandline_broker.server.dynamic_config import DynamicConfig
 from strandline_broker.server.producer_ids import ProducerIds
 from strandline_broker.server.sasl import USERS_CHECK_INTERVAL_S, SaslService
@@ -102,6 +103,7 @@ class Broker:
         )
         self._producer_ids = ProducerIds(store, config.cluster_name, disk, rng)
         self._sasl: SaslService | None = None
+        self.cleaning: CleaningService | None = None
         self.ready = False
 
     @property
@@ -173,6 +175,15 @@ class Broker:
             self._every(config.replica_high_watermark_checkpoint_interval_ms / 1000, self._checkpoint)
         )
         self._spawn(self._every(_FAILED_LOG_RETRY_S, self._revive_failed_logs))
+        if config.log_cleaner_enable:
+            self.cleaning = CleaningService(
+                config,
+                clock=self.clock,
+                disk=self._disk,
+                logs=self.logs,
+                replicas=self.replicas,
+                flusher=self.flusher,
+            )
         await self.lease_keeper.set_state(BrokerPhase.RUNNING)
         self.ready = True
 
@@ -256,6 +267,8 @@ class Broker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.cleaning is not None:
+            await self.cleaning.stop()
         await self._producer_ids.close()
         if self._sasl is not None:
             self._sasl.close()

@@ -174,6 +174,36 @@ class BrokerConfig:
         minimum=1,
     )
     log_open_files_max: int = key(4_000, "Segment files kept open at once.", minimum=64)
+    log_cleaner_enable: bool = key(
+        default=True,
+        doc="Whether logs with cleanup.policy=compact are compacted.",
+        kafka="log.cleaner.enable",
+    )
+    log_cleaner_dedupe_buffer_size: int = key(
+        128 << 20,
+        "Memory for the keys of one cleaning, about 200 bytes each; a log with more is cleaned in several.",
+        kafka="log.cleaner.dedupe.buffer.size",
+        minimum=1 << 20,
+    )
+    log_cleaner_io_buffer_size: int = key(
+        512 << 10,
+        "Bytes that the log cleaner reads at once; a larger batch is read whole.",
+        kafka="log.cleaner.io.buffer.size",
+        minimum=4096,
+        maximum=INT_MAX,
+    )
+    log_cleaner_io_max_bytes_per_second: int = key(
+        0,
+        "What the log cleaner may read and write together, on average; 0 for no limit.",
+        kafka="log.cleaner.io.max.bytes.per.second",
+        minimum=0,
+    )
+    log_cleaner_backoff_ms: int = key(
+        15_000,
+        "Time until the log cleaner looks again after it found nothing to do.",
+        kafka="log.cleaner.backoff.ms",
+        minimum=1,
+    )
 
     # Limits: what happens at each is back-pressure or a clear error, never growth
     socket_request_max_bytes: int = key(

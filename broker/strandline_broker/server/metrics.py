@@ -10,13 +10,15 @@ Imported only once the Kafka listeners are up, because prometheus_client takes i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
+
+from strandline_broker.log.cleaner import CleanerMetrics
 
 if TYPE_CHECKING:
     from strandline_broker.server.broker import Broker
@@ -51,6 +53,8 @@ class Snapshot:
     parked_fetches: int = 0
     fetch_sessions: int = 0
     sync_groups: int = 0
+    cleaner: CleanerMetrics = field(default_factory=CleanerMetrics)
+    uncleanable_logs: int = 0
 
 
 _NET_COUNTERS = (
@@ -85,6 +89,9 @@ def take_snapshot(broker: Broker) -> Snapshot:
         fetch_sessions=len(broker.sessions),
         sync_groups=broker.flusher.groups,
     )
+    if broker.cleaning is not None:
+        snapshot.cleaner = replace(broker.cleaning.cleaner.metrics)
+        snapshot.uncleanable_logs = len(broker.cleaning.cleaner.uncleanable)
     topics = snapshot.topics
     for partition in broker.replicas:
         totals = topics.get(partition.topic)
@@ -134,6 +141,7 @@ class _SnapshotCollector(Collector):
         yield from _broker_metrics(self._snapshot)
         yield from _net_metrics(self._snapshot)
         yield from _api_metrics(self._snapshot)
+        yield from _cleaner_metrics(self._snapshot)
         yield from _topic_metrics(self._snapshot.topics)
 
 
@@ -207,6 +215,34 @@ def _api_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "strandline_log_sync_groups", "Groups of logs synced to disk together.", snapshot.sync_groups
     )
+
+
+def _cleaner_metrics(snapshot: Snapshot) -> Iterator[Metric]:
+    cleaner = snapshot.cleaner
+    yield GaugeMetricFamily(
+        "strandline_log_cleaner_uncleanable_logs",
+        "Compacted logs that are not cleaned any more, because cleaning them failed.",
+        snapshot.uncleanable_logs,
+    )
+    for kind, name, text, value in (
+        (GaugeMetricFamily, "max_dirty_ratio", "Dirty ratio of the dirtiest log.", cleaner.max_dirty_ratio),
+        (GaugeMetricFamily, "last_duration_seconds", "Time of the last cleaning.", cleaner.last_duration_s),
+        (CounterMetricFamily, "cleanings", "Cleanings that were completed.", cleaner.cleanings),
+        (CounterMetricFamily, "failures", "Cleanings that failed.", cleaner.failed),
+        (CounterMetricFamily, "aborts", "Cleanings ended by a change of the log.", cleaner.aborted),
+        (CounterMetricFamily, "read_bytes", "Bytes read to clean.", cleaner.bytes_read),
+        (CounterMetricFamily, "written_bytes", "Bytes of cleaned segments.", cleaner.bytes_written),
+        (CounterMetricFamily, "freed_bytes", "Bytes that cleaning freed.", cleaner.bytes_freed),
+        (CounterMetricFamily, "removed_records", "Records that cleaning removed.", cleaner.records_removed),
+        (
+            CounterMetricFamily,
+            "keyless_records",
+            "Records without a key that cleaning removed.",
+            cleaner.records_without_key,
+        ),
+        (CounterMetricFamily, "cpu_seconds", "Processor time of the cleaner's processes.", cleaner.cpu_s),
+    ):
+        yield kind(f"strandline_log_cleaner_{name}", text, value)
 
 
 def _topic_metrics(topics: dict[str, TopicTotals]) -> Iterator[Metric]:

@@ -17,6 +17,7 @@ from strandline_broker.cluster.model import (
     derive_topic_id,
     new_partition_set,
 )
+from strandline_broker.log.cleaner import CleanerMetrics
 from strandline_broker.net.metrics import CloseReason, NetMetrics
 from strandline_broker.seams.clock import ManualClock
 from strandline_broker.server.http import HttpServer
@@ -54,6 +55,11 @@ def fake_broker(*partitions: Any) -> Any:
         fetch=SimpleNamespace(parked_count=4),
         sessions=[1, 2],
         flusher=SimpleNamespace(groups=9),
+        cleaning=SimpleNamespace(
+            cleaner=SimpleNamespace(
+                metrics=CleanerMetrics(cleanings=3, bytes_freed=700, cpu_s=1.5), uncleanable=["t-0"]
+            )
+        ),
     )
 
 
@@ -149,6 +155,10 @@ def test_metrics_show_the_counters() -> None:
         assert found["strandline_fetch_parked", ()] == 4
         assert found["strandline_fetch_sessions", ()] == 2
         assert found["strandline_log_sync_groups_total", ()] == 9
+        assert found["strandline_log_cleaner_cleanings_total", ()] == 3
+        assert found["strandline_log_cleaner_freed_bytes_total", ()] == 700
+        assert found["strandline_log_cleaner_cpu_seconds_total", ()] == 1.5
+        assert found["strandline_log_cleaner_uncleanable_logs", ()] == 1
         a, b = (("topic", "a"),), (("topic", "b"),)
         assert found["strandline_topic_partitions", a] == 2
         assert found["strandline_topic_leaders", a] == 2
