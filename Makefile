@@ -55,6 +55,10 @@ crash: $(STAMP) ## 100 kill -9 under load, and 1,000 seeds of power loss
 	$(BIN)/python -m tests.crash.kill_harness --kills 100
 	STRANDLINE_SEEDS=1000 $(BIN)/python -m pytest tests/crash/test_power_loss.py
 
+.PHONY: storm
+storm: $(STAMP) ## 200 consumers join, leave and die for 10 minutes while the broker is killed
+	$(BIN)/python -m tests.crash.rebalance_storm --minutes 10 --consumers 200 --kills 3
+
 .PHONY: fuzz
 fuzz: $(STAMP) ## coverage-guided fuzzing of every decoder, 60 s each [installs atheris]
 	$(BIN)/pip install --quiet --disable-pip-version-check atheris
