@@ -71,6 +71,11 @@ ROW_APPEND_TIME = 3
 ROW_START_OFFSET = 4
 ROW_LEADER = 7
 
+NEW_LEADER_MS = 10_000
+"""For so long a gap in a producer's sequence is refused like the requests that it follows from: a client that had
+several under way when this broker was not the leader yet retries them in order. Told of the gap itself, librdkafka
+gives up its epoch and sends again what the last leader may have written: duplicates."""
+
 
 class Partition:
     """A partition that has a replica on this broker.
@@ -82,6 +87,7 @@ class Partition:
         "_epoch_start_offset",
         "_fsync",
         "_high_watermark_waiters",
+        "_led_since_ms",
         "_local_waiters",
         "_size_at_high_watermark",
         "_staged",
@@ -118,6 +124,7 @@ class Partition:
         self.bytes_out = 0
         self.fetch_waiters: set[FetchWaiter] = set()
         self._epoch_start_offset = log.end_offset
+        self._led_since_ms = -1
         self._fsync = flush is FlushMode.FSYNC
         self._size_at_high_watermark = log.size_bytes
         # (waiter, its row, offset that must be passed) of the current read burst, then by what they wait for.
@@ -150,6 +157,7 @@ class Partition:
         self.leader_epoch = leader_epoch
         self.is_leader = True
         self._epoch_start_offset = self.log.end_offset
+        self._led_since_ms = -1
         self.log.epochs.assign(leader_epoch, self.log.end_offset)
         self.advance_high_watermark()
 
@@ -187,7 +195,17 @@ class Partition:
                 ErrorCode.NOT_ENOUGH_REPLICAS,
                 f"{self.isr_size} in-sync replicas, min.insync.replicas is {self.min_isr}",
             )
-        staged = self.log.stage(records, self.leader_epoch, now_ms)
+        if self._led_since_ms < 0:
+            self._led_since_ms = now_ms
+        try:
+            staged = self.log.stage(records, self.leader_epoch, now_ms)
+        except KafkaError as error:
+            if (
+                error.code is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+                and now_ms - self._led_since_ms < NEW_LEADER_MS
+            ):
+                raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER) from error
+            raise
         self.bytes_in += len(records)
         row[ROW_BASE_OFFSET] = staged.base_offset
         row[ROW_APPEND_TIME] = staged.log_append_time_ms

@@ -1,0 +1,74 @@
+"""A new leader refuses a gap in a sequence as not being the leader: clients then retry in order."""
+
+from __future__ import annotations
+
+import pytest
+
+from strandline_broker.errors import ErrorCode, KafkaError
+from strandline_broker.log.config import LogConfig
+from strandline_broker.log.log import Log
+from strandline_broker.replica.partition import NEW_LEADER_MS, FlushMode, Partition
+from strandline_broker.seams.sim_disk import SimDisk
+from strandline_broker.wire.batch import Record, build_batch
+
+NOW_MS = 1_700_000_000_000
+
+
+class Waiter:
+    """A produce request."""
+
+    acks = -1
+
+    def partition_done(self, row: list[object]) -> None:
+        """Take the answer."""
+
+
+def _stage(partition: Partition, sequence: int, now_ms: int) -> None:
+    batch = build_batch([Record(value=b"v")], producer_id=7, producer_epoch=0, base_sequence=sequence)
+    partition.stage(Waiter(), [0] * 8, memoryview(bytearray(batch)), now_ms)
+
+
+def _partition() -> Partition:
+    log = Log.open(SimDisk(), "t-0", LogConfig(), now_ms=NOW_MS, clean=False)
+    return Partition("t", bytes(16), 0, log, FlushMode.FSYNC, 0)
+
+
+@pytest.mark.parametrize(
+    ("after_ms", "code"),
+    [
+        (0, ErrorCode.NOT_LEADER_OR_FOLLOWER),
+        (NEW_LEADER_MS - 1, ErrorCode.NOT_LEADER_OR_FOLLOWER),
+        (NEW_LEADER_MS, ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER),
+    ],
+)
+def test_a_gap_is_named_only_by_a_leader_of_some_standing(after_ms: int, code: ErrorCode) -> None:
+    partition = _partition()
+    with pytest.raises(KafkaError) as refused:
+        _stage(partition, 0, NOW_MS)
+    assert refused.value.code is ErrorCode.NOT_LEADER_OR_FOLLOWER
+    partition.become_leader(0, 1, 1, 1)
+    _stage(partition, 0, NOW_MS)
+    with pytest.raises(KafkaError) as refused:
+        _stage(partition, 3, NOW_MS + after_ms)
+    assert refused.value.code is code
+    _stage(partition, 1, NOW_MS + after_ms)
+
+
+def test_every_new_epoch_starts_the_time_again() -> None:
+    partition = _partition()
+    partition.become_leader(0, 1, 1, 1)
+    _stage(partition, 0, NOW_MS)
+    partition.become_leader(0, 2, 1, 1)
+    later_ms = NOW_MS + 10 * NEW_LEADER_MS
+    _stage(partition, 1, later_ms)
+    with pytest.raises(KafkaError) as refused:
+        _stage(partition, 5, later_ms + 1)
+    assert refused.value.code is ErrorCode.NOT_LEADER_OR_FOLLOWER
+
+
+def test_other_refusals_stay_what_they_are() -> None:
+    partition = _partition()
+    partition.become_leader(0, 1, 1, 1)
+    with pytest.raises(KafkaError) as refused:
+        partition.stage(Waiter(), [0] * 8, memoryview(bytearray(61)), NOW_MS)
+    assert refused.value.code is ErrorCode.INVALID_RECORD
