@@ -28,12 +28,14 @@ class DevClusterError(Exception):
 class DevCluster:
     """A `strandline dev` below `data_dir`; a context manager that starts and stops it."""
 
-    def __init__(self, data_dir: Path, *, brokers: int = 1, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, data_dir: Path, *, brokers: int = 1, port: int = 0, options: tuple[str, ...] = ()
+    ) -> None:
         self.data_dir = data_dir
         self.bootstrap = ""
         self._command = [
-            str(Path(sys.executable).with_name("strandline")),
-            *("dev", "--brokers", str(brokers), "--port", "0", "--plain", "--data-dir", str(data_dir)),
+            os.environ.get("CONFORMANCE_PROGRAM") or str(Path(sys.executable).with_name("strandline")),
+            *("dev", "--brokers", str(brokers), "--port", str(port), "--plain", "--data-dir", str(data_dir)),
             *options,
         ]
         self._output: deque[str] = deque(maxlen=200)

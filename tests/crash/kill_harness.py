@@ -129,7 +129,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--partitions", type=int, default=6)
     parser.add_argument("--producers", type=int, default=3)
-    parser.add_argument("--records-per-s", type=int, default=200, help="per producer")
+    parser.add_argument("--records-per-s", type=int, default=100, help="per producer")
     parser.add_argument("--max-gap-s", type=float, default=2.0, help="longest time from a restart to a kill")
     parser.add_argument("--data-dir", type=Path, help="kept when given")
     parser.add_argument("--option", action="append", default=[], help="passed on to strandline dev")
