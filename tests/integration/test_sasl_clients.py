@@ -22,6 +22,7 @@ from tests.integration.support import cluster, leads, run, running, until
 from tests.unit.net.certificates import Authority
 from tests.unit.security.support import entry
 
+from strandline_broker.api.support.brokers import live_brokers
 from strandline_broker.net.metrics import CloseReason
 from strandline_broker.server.broker import Broker
 
@@ -78,6 +79,7 @@ async def site(directory: Path, **keys: str) -> AsyncIterator[Site]:
     async with cluster(directory) as made, running(made, **(settings | keys)) as broker:
         await made.create_topic(TOPIC)
         await leads(broker, TOPIC)
+        await until(lambda: len(live_brokers(broker.view, "SASL_SSL")) == 1)
         yield Site(broker, authority, directory)
 
 
@@ -217,6 +219,43 @@ def test_logins(tmp_path: Path, client: str, protocol: str, caplog: pytest.LogCa
     assert not [line for line in lines if "geheim" in line]
 
 
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512"])
+def test_librdkafka_authenticates_again_in_time(
+    tmp_path: Path, mechanism: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="strandline_broker.api")
+
+    def produce(here: Site) -> int:
+        lost: list[object] = []
+        producer = confluent_kafka.Producer(
+            librdkafka(here, "SASL_PLAINTEXT", mechanism, PASSWORD) | {"error_cb": lost.append}
+        )
+        acknowledged = 0
+
+        def delivered(error: object, message: object) -> None:
+            nonlocal acknowledged
+            assert error is None
+            acknowledged += 1
+
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            producer.produce(TOPIC, b"x", on_delivery=delivered)
+            producer.poll(0.02)
+        assert producer.flush(10) == 0
+        assert not lost
+        return acknowledged
+
+    async def test() -> None:
+        async with site(tmp_path, connections_max_reauth_ms="1500") as here:
+            assert await asyncio.to_thread(produce, here) > 50
+            assert here.closed(CloseReason.SESSION_EXPIRED) == 0
+
+    run(test())
+    again = [record for record in caplog.records if "is User:alice by" in record.getMessage()]
+    connections = {record.getMessage().split(" is ")[0] for record in again}
+    assert len(again) >= len(connections) + 2
+
+
 @pytest.mark.parametrize("client", ["confluent-kafka", "kcat"])
 def test_clients_say_what_is_wrong(tmp_path: Path, client: str) -> None:
     async def test() -> None:
@@ -249,12 +288,8 @@ def test_wrong_security_protocols_are_named(
         if "SASL" not in protocol:
             config = {name: value for name, value in config.items() if not name.startswith("sasl.")}
         config |= {"security.protocol": protocol, "logger": logging.getLogger("rdkafka")}
-        consumer = confluent_kafka.Consumer(config | {"group.id": "g"})
-        try:
-            with pytest.raises(confluent_kafka.KafkaException):
-                consumer.list_topics(timeout=2)
-        finally:
-            consumer.close()
+        with pytest.raises(confluent_kafka.KafkaException):
+            confluent_kafka.Producer(config).list_topics(timeout=2)
 
     async def test() -> None:
         async with site(tmp_path) as here:
@@ -276,14 +311,14 @@ def test_certificates_as_identity(tmp_path: Path) -> None:
                 "ssl.certificate.location": str(tmp_path / f"{certificate}.crt"),
                 "ssl.key.location": str(tmp_path / f"{certificate}.key"),
             }
-        consumer = confluent_kafka.Consumer(config | {"group.id": "g"})
+        client = confluent_kafka.Producer(config)  # hung up when nobody holds it any more
         try:
-            consumer.list_topics(timeout=2)
-            return here.principals(listener)
+            client.list_topics(timeout=3)
+            while not (found := here.principals(listener)):  # it changes from one connection to another
+                client.list_topics(timeout=3)
+            return found
         except confluent_kafka.KafkaException:
             return set()
-        finally:
-            consumer.close()
 
     async def test() -> None:
         async with site(tmp_path) as here:
@@ -294,6 +329,7 @@ def test_certificates_as_identity(tmp_path: Path) -> None:
                 Path(stranger.cert_path).with_suffix(f".{suffix}").rename(tmp_path / f"stranger.{suffix}")
 
             async def seen(listener: str, **options: Any) -> set[str]:
+                await until(lambda: not here.principals(listener))
                 return await asyncio.to_thread(lambda: topics(here, listener, **options))
 
             carol, nobody = {"User:CN=carol,O=Tide"}, {"User:ANONYMOUS"}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from tests.unit.security.support import SECRET, entry, users
 
@@ -59,6 +61,20 @@ def test_bad_tokens(token: bytes, message: str) -> None:
     assert outcome.message is not None
     assert message in outcome.message
     assert "secret" not in outcome.reason + outcome.message
+
+
+def test_every_login_costs_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs: list[tuple[str, int]] = []
+
+    def counting(hash_name: str, password: bytes, salt: bytes, iterations: int) -> bytes:
+        costs.append((hash_name, iterations))
+        return hashlib.sha256(password + salt).digest()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("strandline_broker.security.credentials.hashlib.pbkdf2_hmac", counting)
+        for token in (b"\0alice\0secret", b"\0alice\0wrong", b"\0mallory\0secret", b"\0\x07\0\x07"):
+            login(token)
+    assert costs == [("sha256", 4096)] * 4
 
 
 def test_no_repr_shows_a_password() -> None:
