@@ -76,9 +76,7 @@ def index_keys(
                 following = position + 2 + ((byte & 0x7F | high << 7) >> 1)
                 position += 3
             else:
-                size, position = read_varint(data, position)
-                following = position + size
-                position += 1
+                following, position = _long_head(data, position)
             while data[position] >= 0x80:  # the timestamp does not matter
                 position += 1
             position += 1
@@ -138,76 +136,90 @@ def select_records(
     Below `mapped_end` these are the ones whose key has no later offset in `latest`; from there on all do.
     Raises DecodeError for malformed records.
     """
-    base_offset = header.base_offset
-    runs: list[Run] = []
-    run_start = -1
-    kept = keyless = 0
-    tombstones = False
-    latest_of = latest.get
     try:
-        for _ in range(header.record_count):
-            start = position
-            byte = data[position]
-            if byte < 0x80:
-                following = position + 1 + (byte >> 1)
-                position += 2
-            elif (high := data[position + 1]) < 0x80:
-                following = position + 2 + ((byte & 0x7F | high << 7) >> 1)
-                position += 3
-            else:
-                size, position = read_varint(data, position)
-                following = position + size
-                position += 1
-            while data[position] >= 0x80:
-                position += 1
-            position += 1
-            delta = data[position]
-            if delta < 0x80:
-                offset = base_offset + (delta >> 1)
-                position += 1
-            elif (high := data[position + 1]) < 0x80:
-                offset = base_offset + ((delta & 0x7F | high << 7) >> 1)
-                position += 2
-            else:
-                delta, position = read_varint(data, position)
-                offset = base_offset + delta
-            length = data[position]
-            if length < 0x80:
-                position += 1
-                length = length >> 1 if not length & 1 else -1
-            else:
-                length, position = read_varint(data, position)
-            value = position + length if length > 0 else position
-            if not value < following <= end:
-                raise _malformed(header, offset)
-            position = following
-            if offset < mapped_end:
-                if length < 0:
-                    keyless += 1
-                    stays = False
-                else:
-                    key = data[value - length : value]
-                    if length > LONGEST_PLAIN_KEY:
-                        key = blake2b(key, digest_size=_DIGEST_BYTES).digest()
-                    stays = latest_of(key, -1) <= offset
-                    if stays and data[value] == 1:  # a null value
-                        stays = not drop_tombstones
-                        tombstones = tombstones or stays
-                if not stays:
-                    if run_start >= 0:
-                        runs.append((run_start, start))
-                        run_start = -1
-                    continue
-            kept += 1
-            if run_start < 0:
-                run_start = start
+        selection, position = _select(latest, mapped_end, data, position, end, header, drop_tombstones)
     except MALFORMED as error:
-        raise DecodeError(f"malformed record in the batch at {base_offset}: {error}") from error
+        raise DecodeError(f"malformed record in the batch at {header.base_offset}: {error}") from error
     if position != end:
-        raise DecodeError(f"{end - position} bytes follow the records of the batch at {base_offset}")
+        raise DecodeError(f"{end - position} bytes follow the records of the batch at {header.base_offset}")
+    return selection
+
+
+def _select(
+    latest: dict[bytes, int],
+    mapped_end: int,
+    data: bytes,
+    position: int,
+    end: int,
+    header: BatchHeader,
+    drop_tombstones: bool,
+) -> tuple[Selection, int]:
+    """Return what stays, and the position behind the last record."""
+    base_offset = header.base_offset
+    runs, run_start = list[Run](), -1
+    kept = keyless = tombstones = 0
+    for _ in range(header.record_count):
+        byte = data[start := position]
+        if byte < 0x80:
+            following = position + 1 + (byte >> 1)
+            position += 2
+        elif (high := data[position + 1]) < 0x80:
+            following = position + 2 + ((byte & 0x7F | high << 7) >> 1)
+            position += 3
+        else:
+            following, position = _long_head(data, position)
+        while data[position] >= 0x80:
+            position += 1
+        position += 1
+        delta = data[position]
+        if delta < 0x80:
+            offset = base_offset + (delta >> 1)
+            position += 1
+        elif (high := data[position + 1]) < 0x80:
+            offset = base_offset + ((delta & 0x7F | high << 7) >> 1)
+            position += 2
+        else:
+            delta, position = read_varint(data, position)
+            offset = base_offset + delta
+        length = data[position]
+        if length < 0x80:
+            position += 1
+            length = length >> 1 if not length & 1 else -1
+        else:
+            length, position = read_varint(data, position)
+        value = position + length if length > 0 else position
+        if not value < following <= end:
+            raise _malformed(header, offset)
+        position = following
+        if offset < mapped_end:
+            if length < 0:
+                keyless += 1
+                stays = False
+            else:
+                key = data[value - length : value]
+                if length > LONGEST_PLAIN_KEY:
+                    key = blake2b(key, digest_size=_DIGEST_BYTES).digest()
+                stays = latest.get(key, -1) <= offset
+                if stays and data[value] == 1:  # a null value
+                    stays = not drop_tombstones
+                    tombstones += stays
+            if not stays:
+                if run_start >= 0:
+                    runs.append((run_start, start))
+                    run_start = -1
+                continue
+        kept += 1
+        if run_start < 0:
+            run_start = start
     if run_start >= 0:
-        runs.append((run_start, end))
-    return Selection(runs, kept, tombstones, keyless)
+        runs.append((run_start, position))
+    return Selection(runs, kept, tombstones > 0, keyless), position
+
+
+def _long_head(data: bytes, position: int) -> tuple[int, int]:
+    """Return where a record ends whose length takes more than two bytes, and where its timestamp begins."""
+    size, position = read_varint(data, position)
+    return position + size, position + 1
 
 
 def _malformed(header: BatchHeader, offset: int) -> DecodeError:

@@ -175,17 +175,20 @@ class Broker:
             self._every(config.replica_high_watermark_checkpoint_interval_ms / 1000, self._checkpoint)
         )
         self._spawn(self._every(_FAILED_LOG_RETRY_S, self._revive_failed_logs))
-        if config.log_cleaner_enable:
+        self._start_cleaning()
+        await self.lease_keeper.set_state(BrokerPhase.RUNNING)
+        self.ready = True
+
+    def _start_cleaning(self) -> None:
+        if self.config.log_cleaner_enable:
             self.cleaning = CleaningService(
-                config,
+                self.config,
                 clock=self.clock,
                 disk=self._disk,
                 logs=self.logs,
                 replicas=self.replicas,
                 flusher=self.flusher,
             )
-        await self.lease_keeper.set_state(BrokerPhase.RUNNING)
-        self.ready = True
 
     async def _listen(self) -> None:
         listeners = self.config.resolve_listeners()
