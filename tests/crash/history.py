@@ -39,8 +39,15 @@ class Send(NamedTuple):
     at: float
 
 
+UNKNOWN_OFFSET = -1
+
+
 class Ack(NamedTuple):
-    """A record was acknowledged."""
+    """A record was acknowledged.
+
+    With `UNKNOWN_OFFSET` the client only concluded it: librdkafka does when a later record of the same producer is
+    acknowledged while the answer for this one was lost with its connection.
+    """
 
     key: Key
     partition: int
@@ -154,6 +161,10 @@ def _check_acks(
             verdict.found("acked twice", f"{ack}")
         seen.add(ack.key)
         place = (ack.partition, ack.offset)
+        if ack.offset == UNKNOWN_OFFSET:
+            if ack.key not in places:
+                verdict.found("lost", f"{ack.key}, acked somewhere in partition {ack.partition}")
+            continue
         owner = owners.setdefault(place, ack.key)
         if owner != ack.key:
             verdict.found("one offset for two", f"{place} acked for {owner} and {ack.key}")
@@ -168,7 +179,8 @@ def _check_real_time(acks: Iterable[Ack], sends: dict[Key, Send], verdict: Verdi
     """Check that offsets rise with time: what was sent after an acknowledgement lies above it."""
     by_partition: dict[int, list[Ack]] = defaultdict(list)
     for ack in acks:
-        by_partition[ack.partition].append(ack)
+        if ack.offset != UNKNOWN_OFFSET:
+            by_partition[ack.partition].append(ack)
     for group in by_partition.values():
         group.sort(key=lambda ack: ack.at)
         times = [ack.at for ack in group]

@@ -20,7 +20,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from tests.crash.history import Ack, History, Key, Read, Send
+from tests.crash.history import UNKNOWN_OFFSET, Ack, History, Key, Read, Send
 
 TOPIC = "kills"
 STUCK_S = 60.0
@@ -140,9 +140,12 @@ class Load:
             self.client_errors[f"delivery failed: {error.name()}"] += 1
             return
         key, partition, offset = decode(message.value()), message.partition(), message.offset()
-        if key is None or partition is None or offset is None:
-            self.findings.append(f"acknowledged without saying where: {key}, partition {partition}, {offset}")
+        if key is None or partition is None:
+            self.findings.append(f"an acknowledgement of what nobody sent: {key}, partition {partition}")
             return
+        if offset is None:
+            self.client_errors["acknowledged without an offset"] += 1
+            offset = UNKNOWN_OFFSET
         self.history.acks.append(Ack(key, partition, offset, now))
         self.last_ack_at = now
 

@@ -82,6 +82,8 @@ class StormPlan:
                 f"static-{group}-{number}" if static else None,
             )
             (pure if not cooperative and number % 5 == 4 else native).append(slot)
+        # A process that dies should take members of every group along, and no group as a whole.
+        random.Random(self.seed).shuffle(native)
         return native, pure
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from tests.crash.history import Ack, History, Key, Read, Send, check
+from tests.crash.history import UNKNOWN_OFFSET, Ack, History, Key, Read, Send, check
 
 
 def _key(number: int, producer: str = "p") -> Key:
@@ -46,6 +46,17 @@ def test_a_log_that_starts_later_for_readers_is_sound() -> None:
     history = _sound()
     history.polls["late"] = history.final[2:]
     assert check(history).ok
+
+
+def test_an_acknowledgement_may_not_know_the_offset() -> None:
+    history = _sound()
+    history.acks[2] = history.acks[2]._replace(offset=UNKNOWN_OFFSET)
+    assert check(history).ok
+
+
+def _lose_unplaced(history: History) -> None:
+    history.acks[4] = history.acks[4]._replace(offset=UNKNOWN_OFFSET)
+    _lose(history)
 
 
 def _lose(history: History) -> None:
@@ -133,6 +144,7 @@ def _change(history: History) -> None:
     ("rule", "spoil"),
     [
         ("lost", _lose),
+        ("lost", _lose_unplaced),
         ("duplicated", _duplicate),
         ("reordered", _reorder),
         ("moved", _move),
