@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from strandline_broker.cluster.model import CLUSTER
+from strandline_broker.cluster.model import CLUSTER, MALFORMED
 from strandline_broker.cluster.store import NotFound, Unavailable
 from strandline_broker.log.identity import Identity, load
 from strandline_broker.seams.randomness import new_uuid
@@ -96,8 +96,8 @@ class Volume:
             view.from_bytes(self._disk.read_bytes(STATE_FILE))
         except FileNotFoundError:
             return
-        except ValueError as error:
-            logger.warning("%s is not used: %s", STATE_FILE, error)
+        except MALFORMED as error:
+            logger.warning("%s is not used: %r", STATE_FILE, error)
 
     def mark_clean_stop(self) -> None:
         """Record that this incarnation ended in a clean stop, so that the next one may resume its epochs."""
