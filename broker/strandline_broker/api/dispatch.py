@@ -78,6 +78,8 @@ class Dispatcher:
     def connection_lost(self, connection: Connection, /) -> None:
         """Forget what waits for this connection."""
         self._fetch.connection_lost(connection)
+        if connection.context is not None:
+            connection.context.closed()
 
     async def close(self) -> None:
         """End the handlers that still wait; their clients see the connection close."""
