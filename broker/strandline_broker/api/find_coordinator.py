@@ -15,7 +15,6 @@ from strandline_broker.api.context import BrokerApi
 from strandline_broker.api.request import Request
 from strandline_broker.api.support.brokers import BrokerAddress, leader_endpoints
 from strandline_broker.cluster.internal_topics import CONSUMER_OFFSETS
-from strandline_broker.coordinator.partitioning import partition_for
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.wire.api_keys import ApiKey
 
@@ -58,12 +57,11 @@ def _find(broker: BrokerApi, request: Request, key: str) -> BrokerAddress:
         raise KafkaError(ErrorCode.INVALID_REQUEST, "share groups are not supported yet")
     if key_type != _GROUP:
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"coordinator type {key_type} is not known")
+    index = broker.groups.partition_of(key)
     topic = broker.view.topic_by_name(CONSUMER_OFFSETS)
-    if topic is None:
-        raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"{CONSUMER_OFFSETS} is being made")
-    state = topic.partition(partition_for(key, topic.partition_count))
-    assert state is not None, "there are that many partitions"
-    addresses = leader_endpoints(broker.view, request.connection.listener.name, (state.leader,))
+    state = topic.partition(index) if topic is not None else None
+    leaders = (state.leader,) if state is not None else ()
+    addresses = leader_endpoints(broker.view, request.connection.listener.name, leaders)
     if not addresses:
         raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, "its partition has no leader just now")
     return addresses[0]

@@ -51,6 +51,7 @@ class GroupCoordinator:
         commit_timeout_ms: int,
     ) -> None:
         self._view = view
+        self._partition_count = 0
         self._runtime = CoordinatorRuntime(
             CONSUMER_OFFSETS,
             lambda: _new_shard(config, rng),
@@ -84,11 +85,26 @@ class GroupCoordinator:
         for slot in self._runtime.led_slots():
             yield slot.machine
 
-    def _slot(self, group_id: str) -> Slot[GroupShard]:
+    def partition_of(self, group_id: str) -> int:
+        """Return the partition of `__consumer_offsets` that a group belongs to.
+
+        The number of partitions is fixed when the topic is made. One that seems to shrink has lost slices in the cluster
+        store: no group moves because of that. Raises KafkaError(COORDINATOR_NOT_AVAILABLE) as long as there is no topic.
+        """
         topic = self._view.topic_by_name(CONSUMER_OFFSETS)
-        if topic is None:
-            raise KafkaError(ErrorCode.NOT_COORDINATOR)
-        return self._runtime.slot(partition_for(group_id, topic.partition_count))
+        if topic is not None and topic.partition_count > self._partition_count:
+            self._partition_count = topic.partition_count
+        if not self._partition_count:
+            raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"{CONSUMER_OFFSETS} is being made")
+        return partition_for(group_id, self._partition_count)
+
+    def _slot(self, group_id: str) -> Slot[GroupShard]:
+        try:
+            index = self.partition_of(group_id)
+        except KafkaError as error:
+            # All clients look for the coordinator again then, which not all do for COORDINATOR_NOT_AVAILABLE.
+            raise KafkaError(ErrorCode.NOT_COORDINATOR) from error
+        return self._runtime.slot(index)
 
     # -- what concerns all shards --------------------------------------------------------------------------------------
 

@@ -80,6 +80,8 @@ class ReplicaManager:
         self._persist_view = persist_view
         self._persisted_version = -1
         self.by_key: dict[str | bytes, TopicReplicas] = {}
+        self.on_roles: Callable[[], None] = _nothing
+        """Called whenever partitions may have changed their roles (coordinators load and unload)."""
         self._partition_of: dict[Log, Partition] = {}
         self._open: dict[tuple[UUID, int], Partition] = {}
         self._failed: set[tuple[UUID, int]] = set()
@@ -159,6 +161,7 @@ class ReplicaManager:
         for key, (topic, index, state) in wanted.items():
             if key in self._open:
                 self._apply(self._open[key], topic, index, state)
+        self.on_roles()
         if missing:
             # A few at a time, internal topics last: what a client waits for must not wait for fifty logs that nobody uses.
             users = [entry for entry in missing if entry[0].topic_name not in INTERNAL_TOPICS]
@@ -280,3 +283,7 @@ class ReplicaManager:
 
         if purged:
             await self._run_blocking(purge_all)
+
+
+def _nothing() -> None:
+    """Stand in until somebody wants to know."""

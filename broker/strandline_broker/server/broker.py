@@ -134,6 +134,7 @@ class Broker:
         )
         volume.load_view(self.view)
         self.groups = self._make_groups()
+        self.replicas.on_roles = self.groups.reconcile
         self.produce = ProduceHandler(
             self.replicas, self.view, self.clock, self._request_sync, config.request_timeout_max_ms
         )
@@ -161,12 +162,12 @@ class Broker:
         )
         self._stop_listening = self.view.on_change(lambda change: self._view_changed.set())
         # Serve from the last known state at once (invariant 3); the store may be away.
-        await self._reconcile()
+        await self.replicas.reconcile()
         self._spawn(self.view.run())
         self._spawn(self._follow_view())
         await self.lease_keeper.acquire()
         await self.view.wait_fresh()
-        await self._reconcile()
+        await self.replicas.reconcile()
         self._spawn(self.lease_keeper.run())
         self._spawn(self._producer_ids.refill())
         self._spawn(self._every(_EXPIRY_INTERVAL_S, self._expire))
@@ -328,16 +329,12 @@ class Broker:
             self._view_changed.clear()
             self._dynamic_config.apply(self.view.state)
             try:
-                await self._reconcile()
+                await self.replicas.reconcile()
             except OSError:
                 # The state is not used then; a disk that works again takes it with the next round.
                 logger.exception("the cluster state cannot be kept on disk")
                 await asyncio.sleep(_FAILED_LOG_RETRY_S)
                 self._view_changed.set()
-
-    async def _reconcile(self) -> None:
-        await self.replicas.reconcile()
-        self.groups.reconcile()
 
     async def _expire(self) -> None:
         self.produce.expire()

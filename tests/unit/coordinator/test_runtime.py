@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from pathlib import Path
 
@@ -275,6 +276,7 @@ def test_loading_leaves_turns_to_everybody_else(tmp_path: Path) -> None:
         await others()
         assert len(bench.shard.replayed) == 20_000
         assert turns > 10
+        assert gc.isenabled()
 
     run(scenario())
 
