@@ -275,7 +275,7 @@ def test_sessions_end_unless_the_client_authenticates_again(tmp_path: Path) -> N
 def test_a_changed_users_file_counts_for_the_next_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strandline_broker.server.broker.USERS_CHECK_INTERVAL_S", 0.02)
+    monkeypatch.setattr("strandline_broker.server.sasl.USERS_CHECK_INTERVAL_S", 0.02)
 
     async def test() -> None:
         async with sasl_broker(tmp_path) as here:

@@ -14,8 +14,6 @@ from strandline_broker.security.exchange import Check, Failure, Outcome, Success
 from strandline_broker.security.saslprep import NotPreparableError, saslprep
 from strandline_broker.security.users import MAX_NAME_BYTES, MAX_PASSWORD_BYTES, Found, Users
 
-NAME = "PLAIN"
-
 _OTHER_IDENTITY = (
     "Authentication failed: Client requested an authorization id that is different from username"
 )

@@ -37,7 +37,6 @@ from strandline_broker.server import log_dirs
 from strandline_broker.server.cleaning import CleaningService
 from strandline_broker.server.dynamic_config import DynamicConfig
 from strandline_broker.server.producer_ids import ProducerIds
-from strandline_broker.server.sasl import USERS_CHECK_INTERVAL_S, SaslService
 from strandline_broker.server.volume import Volume
 
 if TYPE_CHECKING:
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from strandline_broker.seams.disk import Disk
     from strandline_broker.seams.network import Network
     from strandline_broker.server.config import BrokerConfig
+    from strandline_broker.server.sasl import SaslService
 
 logger = logging.getLogger(__name__)
 
@@ -194,6 +194,8 @@ class Broker:
     async def _listen(self) -> None:
         listeners = self.config.resolve_listeners()
         if any(listener.sasl_mechanisms for listener in listeners):
+            from strandline_broker.server.sasl import USERS_CHECK_INTERVAL_S, SaslService
+
             self._sasl = await SaslService.open(self.config, clock=self.clock, rng=self.rng)
             self._spawn(self._every(USERS_CHECK_INTERVAL_S, self._sasl.check_users))
         for listener in listeners:

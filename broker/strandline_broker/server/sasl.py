@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from strandline_broker.api.support.sasl import SaslAuthenticator, SaslSettings
-from strandline_broker.security import plain
+from strandline_broker.security.mechanisms import PLAIN
 from strandline_broker.security.users import UsersError
 from strandline_broker.server.listeners import SASL_PLAINTEXT, Listener
 from strandline_broker.server.users_file import UsersFile
@@ -63,7 +63,7 @@ class SaslService:
     def guard_of(self, listener: Listener) -> Callable[[Connection], None]:
         """Return what guards the new connections of a listener."""
         mechanisms = listener.sasl_mechanisms
-        if plain.NAME in mechanisms and listener.security_protocol == SASL_PLAINTEXT:
+        if PLAIN in mechanisms and listener.security_protocol == SASL_PLAINTEXT:
             logger.warning(
                 "listener %s takes PLAIN without TLS: everybody on the way can read the passwords",
                 listener.name,

@@ -39,6 +39,10 @@ def scram(machine: SaslSession, name: str, password: str, *, now: float = 0.0) -
     return answer
 
 
+def test_the_table_of_mechanisms() -> None:
+    assert ("PLAIN", *ScramMechanism) == MECHANISMS
+
+
 def test_a_login() -> None:
     machine = session()
     answer = machine.handshake("SCRAM-SHA-512", version=1, now=0.0)
