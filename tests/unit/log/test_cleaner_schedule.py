@@ -319,16 +319,16 @@ class TestChildProcess:
         log.roll(NOW_MS)
         job = replace(prepare(log).job, max_bytes_per_second=20_000)
         program = (
-            "import os, sys, threading, time\n"
+            "import os, sys, threading\n"
             "from strandline_broker.log.cleaner_child import ChildWorker\n"
             "from strandline_broker.log.cleaner_work import Job\n"
             "from strandline_broker.log.cleaner_plan import Source\n"
             "from strandline_broker.seams.local_disk import LocalDisk\n"
             f"worker = ChildWorker(LocalDisk({str(tmp_path)!r}))\n"
             f"threading.Thread(target=worker.build, args=({job!r},), daemon=True).start()\n"
-            "while worker._process is None: time.sleep(0.001)\n"
+            "while worker._process is None: threading.Event().wait(0.001)\n"
             "print(worker._process.pid, flush=True)\n"
-            "time.sleep(60)\n"
+            "threading.Event().wait(60)\n"
         )
         with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
             assert parent.stdout is not None

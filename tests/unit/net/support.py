@@ -202,7 +202,7 @@ class Client:
 async def until(condition: Callable[[], object]) -> None:
     """Wait until `condition` holds; fails after 20 s."""
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  # it is the state of the program under test
+        while not condition():  # it is the state of the program under test
             await asyncio.sleep(0.001)
 
 
