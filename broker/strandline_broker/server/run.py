@@ -22,6 +22,7 @@ from strandline_broker.seams.local_disk import LocalDisk
 from strandline_broker.seams.local_network import LocalNetwork
 from strandline_broker.seams.randomness import system_random
 from strandline_broker.server.broker import Broker
+from strandline_broker.wire import cold
 
 if TYPE_CHECKING:
     from strandline_broker.cluster.store import ClusterStore
@@ -95,6 +96,8 @@ async def _serve(config: BrokerConfig) -> int:
 
         http = HttpServer(broker)
         await broker.announce_http(*await http.start(config.http_host, config.http_port))
+    # The codec of rare requests takes a while to import: here, so that no request waits for it.
+    await loop.run_in_executor(None, cold.warm_up, broker.registry.ranges)
     # What was made so far stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
