@@ -1,0 +1,3 @@
+. "$(dirname "$0")/lib.sh"
+! sasl SCRAM-SHA-512 wrong -L -m 3 2> refusal.$$
+grep -qi "authentication fail" refusal.$$
