@@ -40,7 +40,6 @@ class AiokafkaMember(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafk
             bootstrap_servers=spec.bootstrap,
             client_id=slot.name,
             group_id=slot.group,
-            group_instance_id=slot.instance_id,
             partition_assignment_strategy=(RangePartitionAssignor,),
             session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,

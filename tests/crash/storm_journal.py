@@ -11,7 +11,7 @@ so that it is whole up to the moment in which its process is killed.
 | delivered | [[topic, partition, first offset, [number, ...]], ...] |
 | commit | commit id, [[topic, partition, offset], ...] |
 | committed | commit id, [[topic, partition, error or ""], ...] |
-| error | text |
+| error, fatal | text |
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class StormCounts:
     """Highest generation per group."""
     errors: Counter[str] = field(default_factory=Counter)
     failed_commits: Counter[str] = field(default_factory=Counter)
+    fatal: list[tuple[float, str, str]] = field(default_factory=list)
+    """(time, consumer, text) of errors after which a consumer is of no use."""
 
 
 @dataclass(slots=True)
@@ -141,6 +143,9 @@ class JournalReader:
     def _error(self, at: float, consumer: str, text: str) -> None:
         del at, consumer
         self._counts.errors[text] += 1
+
+    def _fatal(self, at: float, consumer: str, text: str) -> None:
+        self._counts.fatal.append((at, consumer, text))
 
     def _took(
         self,

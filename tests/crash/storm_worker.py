@@ -180,6 +180,7 @@ class LibrdkafkaMember:
         self._name = slot.name
         self._journal = journal
         self._progress = Progress(journal, slot.name)
+        self._over = False
         self._static = {} if slot.instance_id is None else {"group.instance.id": slot.instance_id}
         journal.write("join", slot.name)
         self._consumer = Consumer(
@@ -210,9 +211,9 @@ class LibrdkafkaMember:
         )
 
     def live(self, life: Life) -> None:
-        """Read and commit until life is over, then leave."""
+        """Read and commit until life is over, or nothing can be done any more; then leave."""
         commit_at = time.monotonic() + COMMIT_EVERY_S
-        while life.goes_on:
+        while life.goes_on and not self._over:
             self._take(self._consumer.consume(200, timeout=1.0))
             if time.monotonic() >= commit_at:
                 self._commit()
@@ -266,7 +267,11 @@ class LibrdkafkaMember:
         self._progress.revoked(_places(partitions))
 
     def _on_error(self, error: KafkaError) -> None:
-        self._journal.write("error", self._name, f"{error.name()}{' (fatal)' if error.fatal() else ''}")
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._over = True
+            self._journal.write("fatal", self._name, error.str())
+        else:
+            self._journal.write("error", self._name, error.name())
 
 
 def _places(partitions: list[TopicPartition]) -> list[Place]:
