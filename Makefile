@@ -50,6 +50,10 @@ bench: $(STAMP) ## CPU, latency, memory; beside Apache Kafka [java, mvn: skipped
 foreign: $(STAMP) ## real clients from elsewhere: kcat, Kafka's Java tools [kcat, java, mvn]
 	$(BIN)/python -m pytest tests/foreign -m foreign
 
+.PHONY: conformance
+conformance: $(STAMP) ## suites written by others, each with its allow-list [openssl; kcat, node, npm]
+	$(BIN)/python -m tests.conformance.run
+
 .PHONY: crash
 crash: $(STAMP) ## 100 kill -9 under load, and 1,000 seeds of power loss
 	$(BIN)/python -m tests.crash.kill_harness --kills 100

@@ -24,7 +24,15 @@ from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
 from tests.conformance import scripts, sources
-from tests.conformance.reports import Finding, Outcome, Verdict, judge, read_allow_list, read_findings, read_junit
+from tests.conformance.reports import (
+    Finding,
+    Outcome,
+    Verdict,
+    judge,
+    read_allow_list,
+    read_findings,
+    read_junit,
+)
 from tests.conformance.suites import SUITES, Suite
 
 HERE: Final = Path(__file__).resolve().parent
@@ -90,7 +98,8 @@ def _run_pytest(suite: Suite, directory: Path, only: list[str] | None = None) ->
     junit = directory / "report.xml"
     # fmt: off
     command = [
-        str(environment / "bin" / "pytest"), "-p", suite.plugin, "-p", "patience", "-p", "no:cacheprovider", "-q", "-rA", "--tb=long",
+        str(environment / "bin" / "pytest"), "-p", suite.plugin, "-p", "patience", "-p", "no:cacheprovider",
+        "-q", "-rA", "--tb=long",
         f"--junit-xml={junit}", "-o", "junit_family=xunit2", "--continue-on-collection-errors",
         "-o", "console_output_style=classic", *suite.options,
         *(node_ids(only, tree) if only else suite.tests),
@@ -189,7 +198,10 @@ def report(result: Result) -> None:
         for test in tests[:_SHOWN]:
             outcome = verdict.outcomes.get(test)
             line = outcome.message.splitlines()[0][:160] if outcome and outcome.message else ""
-            _say(f"  {test}" + (f"  [{outcome.status}] {line}" if outcome and outcome.status != "passed" else ""))
+            _say(
+                f"  {test}"
+                + (f"  [{outcome.status}] {line}" if outcome and outcome.status != "passed" else "")
+            )
     _say(f"passed {verdict.passed} of {len(verdict.outcomes)}; {result.seconds:.0f} s")
 
 

@@ -68,12 +68,21 @@ CONFLUENT: Final = Suite(
     tests=("tests/integration/admin", "tests/integration/consumer", "tests/integration/producer"),
     plugin="confluent_suite",
     options=("--timeout", "120"),
-    # fmt: off
     requirements=(
-        "async-timeout", "attrs", "authlib", "avro", "cachetools", "certifi", "fastavro", "httpx", "jsonschema",
-        "orjson", "protobuf", "requests", "urllib3",
+        "async-timeout",
+        "attrs",
+        "authlib",
+        "avro",
+        "cachetools",
+        "certifi",
+        "fastavro",
+        "httpx",
+        "jsonschema",
+        "orjson",
+        "protobuf",
+        "requests",
+        "urllib3",
     ),
-    # fmt: on
     reference=(19, 24),
 )
 

@@ -1,4 +1,4 @@
-"""Gives tests of what is known to be missing, and planned, less time: their clients would wait for it until the last second.
+"""Gives tests of what is known to be missing, and planned, less time: their clients would wait to the last second.
 
 CONFORMANCE_IMPATIENT names a file with patterns of such tests, one id per line as in the findings.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-_TIMEOUT_S = 20
+_TIMEOUT_S = 8
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -96,8 +96,10 @@ class Broker:
 def make_certificates(directory: str) -> None:
     """Write an authority `ca-cert`, and a server's certificate signed by it: `server.crt` and `server.key`."""
     commands = (
-        "req -x509 -newkey rsa:2048 -nodes -days 1 -keyout ca-key -out ca-cert -subj /CN=authority"
-        " -addext keyUsage=critical,keyCertSign,cRLSign",
+        (
+            "req -x509 -newkey rsa:2048 -nodes -days 1 -keyout ca-key -out ca-cert -subj /CN=authority"
+            " -addext keyUsage=critical,keyCertSign,cRLSign"
+        ),
         "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=localhost",
         "x509 -req -in server.csr -CA ca-cert -CAkey ca-key -CAcreateserial -days 1 -out server.crt",
     )

@@ -34,12 +34,16 @@ def relative(path: Path) -> str:
 @pytest.mark.parametrize("folder", PACKAGES)
 def test_each_top_level_folder_holds_one_package_and_no_loose_module(folder: str) -> None:
     entries = {entry.name for entry in (ROOT / folder).iterdir() if entry.name != "__pycache__"}
-    assert entries == {PACKAGES[folder]}, f"{folder}/ may hold only {PACKAGES[folder]}: a loose module shadows others"
+    assert entries == {PACKAGES[folder]}, (
+        f"{folder}/ may hold only {PACKAGES[folder]}: a loose module shadows others"
+    )
 
 
 def test_the_standard_operator_module_is_not_shadowed() -> None:
     code = "import operator, strandline_operator; print(operator.itemgetter(0)('ok'), 'strandline' in operator.__file__)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert result.stdout.split() == ["o", "False"]
 
 
@@ -75,7 +79,9 @@ def test_every_module_is_imported_by_somebody(path: Path) -> None:
         return
     name = path.stem
     pattern = re.compile(rf"\b{re.escape(name)}\b")
-    users = [other for other in PYTHON_FILES if other != path and pattern.search(other.read_text(encoding="utf-8"))]
+    users = [
+        other for other in PYTHON_FILES if other != path and pattern.search(other.read_text(encoding="utf-8"))
+    ]
     assert users, "a dead file: nobody names it"
 
 
