@@ -25,7 +25,7 @@ REGISTER = Register("g", PLACE)
 
 
 @pytest.mark.crash
-@pytest.mark.filterwarnings("ignore:read_text is deprecated")
+@pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")
 def test_storm_leaves_no_group_stuck_and_loses_no_commit(tmp_path: Path) -> None:
     outcome = run(StormPlan(minutes=0.7, consumers=24, groups=4, kills=1, seed=7), tmp_path)
     assert outcome.ok, str(outcome)
