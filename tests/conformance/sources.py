@@ -73,7 +73,9 @@ def _source_distribution(suite: Suite) -> Path:
 
 def python_environment() -> Path:
     """Return a virtualenv with the clients under test and what their suites import; made once per set of versions."""
-    wanted = sorted({*PIP_TEST_TOOLS, *_clients(), *(r for suite in SUITES.values() for r in suite.requirements)})
+    wanted = sorted(
+        {*PIP_TEST_TOOLS, *_clients(), *(r for suite in SUITES.values() for r in suite.requirements)}
+    )
     digest = hashlib.sha256("\n".join([sys.version, *wanted]).encode()).hexdigest()[:12]
     environment = CACHE / f"venv-{digest}"
     stamp = environment / ".installed"
