@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 from tests.fuzz.target import Target, split
 
@@ -21,7 +22,8 @@ from strandline_broker.wire.batch import (
 from strandline_broker.wire.cold import decode_request, encode_request
 from strandline_broker.wire.compression import compress, decompress
 from strandline_broker.wire.errors import DecodeError
-from strandline_broker.wire.fetch import decode_fetch
+from strandline_broker.wire.fetch import decode_fetch, encode_fetch_response
+from strandline_broker.wire.fetch_client import decode_fetch_response
 from strandline_broker.wire.header import decode_request_header
 from strandline_broker.wire.metadata import decode_metadata
 from strandline_broker.wire.produce import decode_produce
@@ -71,6 +73,18 @@ def fetch(data: bytes) -> None:
     for key, partitions in request.topics:
         assert isinstance(key, str) or len(key) == 16
         assert all(len(partition) == 6 for partition in partitions)
+
+
+def fetch_response(data: bytes) -> None:
+    (version,), body = split(data, 1)
+    response = decode_fetch_response(memoryview(bytearray(body)), 15 + version % 4)
+    total = 0
+    for topic_id, partitions in response.topics:
+        assert len(topic_id) == 16
+        for partition in partitions:
+            assert not partition.records.readonly
+            total += len(partition.records) + 36
+    assert total <= len(body)
 
 
 def batch(data: bytes) -> None:
@@ -176,6 +190,19 @@ def _fetch_seeds() -> tuple[bytes, ...]:
     return (b"\0" + legacy, b"\x07" + v11, b"\x0d" + flexible, b"\x0e" + flexible)
 
 
+def _fetch_response_seeds() -> tuple[bytes, ...]:
+    full = (3, 0, 9, 9, 1, [(5, 6)], -1, BATCHES[0], (4, 7), (2, 8), (9, 9))
+    plain = (4, 6, 9, 9, 1, None, -1, None)
+    topics = [(bytes(range(16)), [full, plain]), (bytes(16), [plain, plain])]
+    seeds = []
+    for version in range(4):
+        parts: list[Any] = list(
+            encode_fetch_response(15 + version, 1, 0, 7, topics, 0, [(1, "host", 9092, None)])
+        )
+        seeds.append(bytes([version]) + b"".join(parts)[9:])
+    return tuple(seeds)
+
+
 def _metadata_seeds() -> tuple[bytes, ...]:
     legacy = struct.pack(">i", 1) + _string("topic") + b"\x01\0\0"
     newest = b"\x02" + bytes(16) + b"\x06topic\0" + b"\x01\0" + b"\0"
@@ -188,6 +215,7 @@ WIRE_TARGETS = (
     Target("request-header", request_header, _REFUSALS, _header_seeds()),
     Target("produce", produce, _REFUSALS, _produce_seeds()),
     Target("fetch", fetch, _REFUSALS, _fetch_seeds()),
+    Target("fetch-response", fetch_response, _REFUSALS, _fetch_response_seeds()),
     Target("metadata", metadata, _REFUSALS, _metadata_seeds()),
     Target("api-versions", api_versions, _REFUSALS, (b"\x03\x04lib\x041.0\0", b"\0")),
     Target("sasl", sasl, _REFUSALS, (b"\x03\0\x05PLAIN", b"\0\0\0\0\x02ab", b"\x02\x03ab\0")),
