@@ -22,6 +22,7 @@ from strandline_broker.seams.clock import SystemClock
 from strandline_broker.seams.disk import Disk
 from strandline_broker.seams.local_disk import LocalDisk
 from strandline_broker.seams.local_network import LocalNetwork
+from strandline_broker.seams.threads import SystemThreads
 from strandline_broker.server.broker import Broker
 from strandline_broker.server.config import load
 from strandline_broker.wire import cold
@@ -139,6 +140,8 @@ class Cluster:
             disk=disk if disk is not None else LocalDisk(data_dir),
             network=LocalNetwork(),
             store=store if store is not None else self.store,
+            threads=SystemThreads(),
+            boot_id="this boot",
             on_lost=self.lost.append,
         )
 

@@ -30,9 +30,10 @@ class LeaseLost(Exception):  # noqa: N818 - it names what happened
     """Another incarnation holds the Lease."""
 
 
-def micro_time() -> str:
-    """Return the wall clock as Kubernetes' MicroTime."""
-    return datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def micro_time(now_ms: int | None = None) -> str:
+    """Return wall-clock milliseconds, by default the machine's, as Kubernetes' MicroTime."""
+    now = datetime.now(tz=UTC) if now_ms is None else datetime.fromtimestamp(now_ms / 1000, tz=UTC)
+    return now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class LeaseKeeper:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -197,7 +196,7 @@ class LogCleaner:
         worker = self._make_worker()
         cleaning = Cleaning(log, self._job(best), worker)
         self._current = cleaning
-        started = time.monotonic()
+        started = self._clock.monotonic()
         try:
             sync_round = log.sync_round
             outcome = await self._drive(cleaning)
@@ -213,7 +212,7 @@ class LogCleaner:
             self._current = None
             self.metrics.cpu_s += getattr(worker, "cpu_s", 0.0)
             await self._blocking(worker.close)
-        self._note_success(best, outcome, time.monotonic() - started)
+        self._note_success(best, outcome, self._clock.monotonic() - started)
         self._after(log)
         return outcome.end_offset > best.first_dirty_offset
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from strandline_broker.api.dispatch import Dispatcher
@@ -22,7 +21,7 @@ from strandline_broker.api.fetch import FetchHandler
 from strandline_broker.api.fetch_sessions import FetchSessionCache
 from strandline_broker.api.handlers import build_registry
 from strandline_broker.api.produce import ProduceHandler
-from strandline_broker.cluster.lease_keeper import LeaseKeeper, LeaseLost
+from strandline_broker.cluster.lease_keeper import LeaseKeeper, LeaseLost, micro_time
 from strandline_broker.cluster.model import BrokerLease, BrokerPhase, Endpoint
 from strandline_broker.cluster.store import Unavailable
 from strandline_broker.cluster.view import ClusterView
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from strandline_broker.seams.clock import Clock
     from strandline_broker.seams.disk import Disk
     from strandline_broker.seams.network import Network
+    from strandline_broker.seams.threads import Threads
     from strandline_broker.server.config import BrokerConfig
     from strandline_broker.server.sasl import SaslService
 
@@ -71,9 +71,14 @@ class Broker:
         disk: Disk,
         network: Network,
         store: ClusterStore,
+        threads: Threads,
+        boot_id: str,
         on_lost: Callable[[str], None],
     ) -> None:
-        """`on_lost` is called when this process must end: a successor runs under the same broker id."""
+        """`boot_id` names this boot of the kernel, empty if unknown.
+
+        `on_lost` is called when this process must end: a successor runs under the same broker id.
+        """
         self.config = config
         self.clock = clock
         self.rng = rng
@@ -81,13 +86,15 @@ class Broker:
         self.registry = build_registry()
         self._disk = disk
         self._network = network
+        self._threads = threads
+        self._boot_id = boot_id
         self._on_lost = on_lost
         self._flush = FlushMode(config.flush)
         self._loop = asyncio.get_running_loop()
-        self._sync_executor = ThreadPoolExecutor(1, "log-sync")
+        self._sync_executor = threads.pool("log-sync")
         # One thread: the log manager wants its blocking calls one at a time. Removals may take long and wait elsewhere.
-        self._executor = ThreadPoolExecutor(1, "disk")
-        self._removals = ThreadPoolExecutor(1, "disk-removals")
+        self._executor = threads.pool("disk")
+        self._removals = threads.pool("disk-removals")
         self._tasks: list[asyncio.Task[None]] = []
         self._view_changed = asyncio.Event()
         self.view = ClusterView(store, config.cluster_name, rng=rng)
@@ -101,7 +108,7 @@ class Broker:
         self.flusher = Flusher(
             self._loop, self._sync_executor, on_synced=self._synced, on_failed=self._sync_failed
         )
-        self._producer_ids = ProducerIds(store, config.cluster_name, disk, rng)
+        self._producer_ids = ProducerIds(store, config.cluster_name, disk, rng, self._blocking)
         self._sasl: SaslService | None = None
         self.cleaning: CleaningService | None = None
         self.ready = False
@@ -119,7 +126,9 @@ class Broker:
         Raises IdentityError, OSError (disk, address in use), StoreError.
         """
         config = self.config
-        self._volume = await Volume.open(self._disk, config, self.rng, self.store, self.logs, self._blocking)
+        self._volume = await Volume.open(
+            self._disk, config, self.rng, self.store, self.logs, self._blocking, self._boot_id
+        )
         volume = self._volume
         self.replicas = ReplicaManager(
             broker_id=config.broker_id,
@@ -159,6 +168,7 @@ class Broker:
             renew_interval_ms=config.lease_renew_ms,
             on_lost=self._lease_lost,
             rng=self.rng,
+            now=lambda: micro_time(self.clock.now_ms()),
         )
         self._stop_listening = self.view.on_change(lambda change: self._view_changed.set())
         # Serve from the last known state at once (invariant 3); the store may be away.
@@ -186,6 +196,7 @@ class Broker:
                 self.config,
                 clock=self.clock,
                 disk=self._disk,
+                threads=self._threads,
                 logs=self.logs,
                 replicas=self.replicas,
                 flusher=self.flusher,
@@ -196,7 +207,9 @@ class Broker:
         if any(listener.sasl_mechanisms for listener in listeners):
             from strandline_broker.server.sasl import USERS_CHECK_INTERVAL_S, SaslService
 
-            self._sasl = await SaslService.open(self.config, clock=self.clock, rng=self.rng)
+            self._sasl = await SaslService.open(
+                self.config, clock=self.clock, rng=self.rng, threads=self._threads
+            )
             self._spawn(self._every(USERS_CHECK_INTERVAL_S, self._sasl.check_users))
         for listener in listeners:
             tls = None

@@ -6,7 +6,6 @@ Used by `Broker` only. The work itself is done by a child process where the disk
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from strandline_broker.log.cleaner import CleanerConfig, LogCleaner
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from strandline_broker.replica.manager import ReplicaManager
     from strandline_broker.seams.clock import Clock
     from strandline_broker.seams.disk import Disk
+    from strandline_broker.seams.threads import Threads
     from strandline_broker.server.config import BrokerConfig
 
 
@@ -33,13 +33,14 @@ class CleaningService:
         *,
         clock: Clock,
         disk: Disk,
+        threads: Threads,
         logs: LogManager,
         replicas: ReplicaManager,
         flusher: Flusher,
     ) -> None:
         self._disk = disk
         self._replicas = replicas
-        self._executor = ThreadPoolExecutor(1, "log-cleaner")
+        self._executor = threads.pool("log-cleaner")
         self.cleaner = LogCleaner(
             logs,
             clock,

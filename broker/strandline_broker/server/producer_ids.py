@@ -18,7 +18,7 @@ from strandline_broker.errors import ErrorCode, KafkaError
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from strandline_broker.cluster.store import ClusterStore
     from strandline_broker.seams.disk import Disk
@@ -31,11 +31,19 @@ RESERVE_FILE = "producer-id-reserve.json"
 class ProducerIds:
     """Hands out producer ids; `refill` should run once at start-up."""
 
-    def __init__(self, store: ClusterStore, cluster: str, disk: Disk, rng: random.Random) -> None:
+    def __init__(
+        self,
+        store: ClusterStore,
+        cluster: str,
+        disk: Disk,
+        rng: random.Random,
+        run_blocking: Callable[[Callable[[], object]], Awaitable[object]],
+    ) -> None:
         self._store = store
         self._cluster = cluster
         self._disk = disk
         self._rng = rng
+        self._run_blocking = run_blocking
         self._block = range(0)
         self._reserve = self._load()
         self._lock = asyncio.Lock()
@@ -93,5 +101,4 @@ class ProducerIds:
 
     async def _save(self, block: range) -> None:
         data = orjson.dumps({"first": block.start, "end": block.stop})
-        save: Callable[[], None] = lambda: self._disk.write_atomic(RESERVE_FILE, data)  # noqa: E731 - runs in a thread
-        await asyncio.get_running_loop().run_in_executor(None, save)
+        await self._run_blocking(lambda: self._disk.write_atomic(RESERVE_FILE, data))

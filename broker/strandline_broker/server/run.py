@@ -21,7 +21,9 @@ from strandline_broker.seams.clock import SystemClock
 from strandline_broker.seams.local_disk import LocalDisk
 from strandline_broker.seams.local_network import LocalNetwork
 from strandline_broker.seams.randomness import system_random
+from strandline_broker.seams.threads import SystemThreads
 from strandline_broker.server.broker import Broker
+from strandline_broker.server.volume import read_boot_id
 from strandline_broker.wire import cold
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ async def _serve(config: BrokerConfig) -> int:
         disk=LocalDisk(config.data_dir),
         network=LocalNetwork(),
         store=store,
+        threads=SystemThreads(),
+        boot_id=read_boot_id(),
         on_lost=fail,
     )
     starting = loop.create_task(broker.start())

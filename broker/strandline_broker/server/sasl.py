@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import random
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from strandline_broker.api.support.sasl import SaslAuthenticator, SaslSettings
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from strandline_broker.net.connection import Connection
     from strandline_broker.seams.clock import Clock
+    from strandline_broker.seams.threads import Threads
     from strandline_broker.server.config import BrokerConfig
 
 logger = logging.getLogger(__name__)
@@ -34,11 +34,12 @@ _MAX_THREADS = 4
 class SaslService:
     """Authentication for the SASL listeners of one broker."""
 
-    def __init__(self, config: BrokerConfig, users: UsersFile, *, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self, config: BrokerConfig, users: UsersFile, *, clock: Clock, rng: random.Random, threads: Threads
+    ) -> None:
         self._users = users
         # Guessing passwords costs us time as well: never all cores.
-        threads = max(1, min(_MAX_THREADS, (os.cpu_count() or 1) // 2))
-        self._executor = ThreadPoolExecutor(threads, "sasl")
+        self._executor = threads.pool("sasl", max(1, min(_MAX_THREADS, (os.cpu_count() or 1) // 2)))
         settings = SaslSettings(
             max_receive_bytes=config.sasl_server_max_receive_size,
             timeout_ms=config.sasl_authentication_timeout_ms,
@@ -50,7 +51,9 @@ class SaslService:
         )
 
     @classmethod
-    async def open(cls, config: BrokerConfig, *, clock: Clock, rng: random.Random) -> SaslService:
+    async def open(
+        cls, config: BrokerConfig, *, clock: Clock, rng: random.Random, threads: Threads
+    ) -> SaslService:
         """Read the users. Raises OSError, with a text for the user, if they cannot be used."""
         path = config.sasl_users_file
         assert path is not None, "checked by the configuration"
@@ -58,7 +61,7 @@ class SaslService:
             users = await asyncio.to_thread(UsersFile, path, rng)
         except UsersError as error:
             raise OSError(f"sasl_users_file: {error}") from None
-        return cls(config, users, clock=clock, rng=rng)
+        return cls(config, users, clock=clock, rng=rng, threads=threads)
 
     def guard_of(self, listener: Listener) -> Callable[[Connection], None]:
         """Return what guards the new connections of a listener."""

@@ -57,9 +57,9 @@ class Volume:
         store: ClusterStore,
         logs: LogManager,
         blocking: Callable[[Callable[[], object]], Awaitable[object]],
+        boot_id: str,
     ) -> Volume:
         """Check identity, recover the logs, decide the log generation. Raises IdentityError, DiskError."""
-        boot_id = read_boot_id()
         known = load(disk)
         cluster_id = config.cluster_id or (known.cluster_id if known is not None else "")
         if not cluster_id:
