@@ -177,11 +177,11 @@ class Scene:
         self.connections = [Connection(self.hub, peer.stream, Listener("L")) for peer in self.peers]
         for connection, peer in zip(self.connections, self.peers, strict=True):
             self.handler.peers[connection] = peer
-            self.hub.connections.add(connection)
+            self.hub.connections[connection] = None
             connection.start()
 
     def _removed(self, connection: Connection) -> None:
-        self.hub.connections.discard(connection)
+        self.hub.connections.pop(connection, None)
 
     def settle(self) -> None:
         """Run until nothing more happens by itself."""

@@ -51,7 +51,7 @@ class Dispatcher:
         self._frame_handlers = frame_handlers(broker)
         self._max_waiting = max_waiting
         # Tasks of handlers that wait. Kept here because the loop itself keeps only weak references.
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._waiting: dict[asyncio.Task[None], None] = {}
         self.end_of_burst = produce.end_of_burst
 
     def handle(self, connection: Connection, frame: memoryview, /) -> Response | Pending | None:
@@ -106,8 +106,8 @@ class Dispatcher:
             raise ValueError(f"{len(self._waiting)} requests are waiting already, the limit")
         pending = Pending(mute=True)
         task = asyncio.get_running_loop().create_task(self._wait(request, answer, pending))
-        self._waiting.add(task)
-        task.add_done_callback(self._waiting.discard)
+        self._waiting[task] = None
+        task.add_done_callback(self._waiting.pop)
         return pending
 
     @staticmethod

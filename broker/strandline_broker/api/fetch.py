@@ -144,7 +144,7 @@ class FetchHandler:
         operation.available = byte_count
         self._parked[operation.connection] = operation
         for partition in self._partitions(operation):
-            partition.fetch_waiters.add(operation)
+            partition.fetch_waiters[operation] = None
         operation.timer = self._loop.call_later(operation.request.max_wait_ms / 1000, self._answer, operation)
         return operation
 
@@ -173,7 +173,7 @@ class FetchHandler:
     def _unpark(self, operation: FetchOperation) -> None:
         del self._parked[operation.connection]
         for partition in self._partitions(operation):
-            partition.fetch_waiters.discard(operation)
+            partition.fetch_waiters.pop(operation, None)
         if operation.timer is not None:
             operation.timer.cancel()
 

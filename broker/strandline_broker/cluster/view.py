@@ -54,7 +54,7 @@ class ClusterView(ClusterCache):
         self._rng = rng if rng is not None else random.SystemRandom()
         self._relist_interval_s = relist_interval_s
         self._callbacks: list[ChangeCallback] = []
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], None] = {}
         self._fresh: set[str] = set()
         # Event-loop time since when every kind has been listed without a failure; None while the store is
         # away. The controller judges no broker dead before this plus one lease duration.
@@ -82,11 +82,11 @@ class ClusterView(ClusterCache):
         async with asyncio.timeout(timeout_s):
             while not predicate(self):
                 waiter = asyncio.get_running_loop().create_future()
-                self._waiters.add(waiter)
+                self._waiters[waiter] = None
                 try:
                     await waiter
                 finally:
-                    self._waiters.discard(waiter)
+                    del self._waiters[waiter]
 
     async def wait_fresh(self, timeout_s: float | None = None) -> None:
         """Return once every kind was listed from the store. Raises TimeoutError after `timeout_s` seconds."""

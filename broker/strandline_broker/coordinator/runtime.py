@@ -67,7 +67,7 @@ class CoordinatorRuntime(Generic[M]):
         self._slots: dict[int, Slot[M]] = {}
         self._timers = Timers(loop, self._on_timer)
         self._settling = False
-        self._settle_again: set[Slot[M]] = set()
+        self._settle_again: dict[Slot[M], None] = {}
         self._to_load: list[Slot[M]] = []
         self._loader: asyncio.Task[None] | None = None
         self._closed = False
@@ -165,7 +165,7 @@ class CoordinatorRuntime(Generic[M]):
         return None
 
     def _settle_soon(self, slot: Slot[M]) -> None:
-        self._settle_again.add(slot)
+        self._settle_again[slot] = None
         if not self._settling:
             self._settling = True
             self._loop.call_soon(self._settle)
@@ -173,7 +173,7 @@ class CoordinatorRuntime(Generic[M]):
     def _settle(self) -> None:
         """Tell the shards what became of their appends, in order."""
         self._settling = False
-        slots, self._settle_again = self._settle_again, set()
+        slots, self._settle_again = self._settle_again, {}
         for slot in slots:
             if slot.phase is not Phase.ACTIVE:
                 continue
@@ -324,10 +324,10 @@ class _HighWatermark:
         self._partition = partition
         self._offset = offset
         self._reached = reached
-        partition.fetch_waiters.add(self)
+        partition.fetch_waiters[self] = None
 
     def data_arrived(self, byte_count: int) -> None:
         """See `replica.partition.FetchWaiter`."""
         if self._partition.high_watermark >= self._offset or not self._partition.is_leader:
-            self._partition.fetch_waiters.discard(self)
+            self._partition.fetch_waiters.pop(self, None)
             self._reached()

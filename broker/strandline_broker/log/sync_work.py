@@ -69,7 +69,7 @@ def capture(log: Log) -> SyncWork | None:
     if log.epochs.dirty:
         small_files.append((f"{log.directory}/{LEADER_EPOCH_CHECKPOINT}", encode_epochs(log.epochs.entries)))
         log.epochs.dirty = False
-    directories = list(log.dirty_directories)
+    directories = sorted(log.dirty_directories)
     log.dirty_files = []
     log.dirty_directories = set()
     log.active_dirty = False

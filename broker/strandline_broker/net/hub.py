@@ -71,7 +71,8 @@ class Hub:
         self.log = RateLimitedLog(logging.getLogger("strandline_broker.net"), loop.time)
         self.pool = BufferPool(limits.request_memory_bytes, limits.request_memory_cache_bytes, loop.call_soon)
         self.receive_buffer = ReceiveBuffer(limits.receive_buffer_bytes)
-        self.connections: set[Connection] = set()
+        # In the order of their coming.
+        self.connections: dict[Connection, None] = {}
         # Connections with the start of a frame, oldest first, and since when (loop time): the slow ones are
         # cut off.
         self.frame_started: dict[Connection, float] = {}

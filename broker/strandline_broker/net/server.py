@@ -156,7 +156,7 @@ class Server:
             self._start_handshake(entry, entry.context.current, stream)
 
     def _serve(self, entry: _Open, connection: Connection) -> None:
-        self._hub.connections.add(connection)
+        self._hub.connections[connection] = None
         if entry.connected is not None:
             entry.connected(connection)
         try:
@@ -190,7 +190,7 @@ class Server:
 
     def _removed(self, connection: Connection) -> None:
         """Forget a connection that tore itself down; called by it through the hub."""
-        self._hub.connections.discard(connection)
+        self._hub.connections.pop(connection, None)
         self._uncount(connection.listener, connection.peer)
         if self._stopping and not self._hub.connections:
             self._all_gone.set()

@@ -122,7 +122,8 @@ class Partition:
         # Bytes of batches accepted from producers and handed to readers since the log was opened, for metrics.
         self.bytes_in = 0
         self.bytes_out = 0
-        self.fetch_waiters: set[FetchWaiter] = set()
+        # In the order of their coming.
+        self.fetch_waiters: dict[FetchWaiter, None] = {}
         self._epoch_start_offset = log.end_offset
         self._led_since_ms = -1
         self._fsync = flush is FlushMode.FSYNC

@@ -293,7 +293,7 @@ def test_it_waits_until_what_it_read_is_committed(tmp_path: Path) -> None:
         bench.sync()
         await bench.settle()
         assert code_of(bench) is ErrorCode.NONE
-        assert bench.partition.fetch_waiters == set()
+        assert bench.partition.fetch_waiters == {}
 
     run(scenario())
 
