@@ -191,8 +191,8 @@ def _fetch_seeds() -> tuple[bytes, ...]:
 
 
 def _fetch_response_seeds() -> tuple[bytes, ...]:
-    full = (3, 0, 9, 9, 1, [(5, 6)], -1, BATCHES[0], (4, 7), (2, 8), (9, 9))
-    plain = (4, 6, 9, 9, 1, None, -1, None)
+    full: tuple[Any, ...] = (3, 0, 9, 9, 1, [(5, 6)], -1, BATCHES[0], (4, 7), (2, 8), (9, 9))
+    plain: tuple[Any, ...] = (4, 6, 9, 9, 1, None, -1, None)
     topics = [(bytes(range(16)), [full, plain]), (bytes(16), [plain, plain])]
     seeds = []
     for version in range(4):

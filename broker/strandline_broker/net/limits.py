@@ -30,7 +30,7 @@ class Limits:
     max_connections: int = 10_000
     """Open connections (max.connections). Internal listeners count apart: clients cannot lock brokers out."""
     max_connections_per_address: int = 5_000
-    """Open connections of one client address (max.connections.per.ip); internal listeners count apart."""
+    """Open connections of one client address (max.connections.per.ip); on internal listeners any number."""
     max_in_flight_requests: int = 1_000
     """Requests of one connection that wait for their answer; at the limit it is not read from."""
     max_requests_per_burst: int = 2_000

@@ -142,7 +142,8 @@ class Server:
             text = f"{self._counts[kind]} connections are open, the limit"
             self._refuse(listener, stream, CloseReason.CONNECTION_LIMIT, text, counted=False)
             return
-        if at_address >= self.limits.max_connections_per_address:
+        # Brokers may well share an address, and theirs are few.
+        if at_address >= self.limits.max_connections_per_address and not kind:
             text = f"{at_address} connections of this address are open, the limit"
             self._refuse(listener, stream, CloseReason.ADDRESS_LIMIT, text, counted=False)
             return

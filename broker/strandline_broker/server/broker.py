@@ -35,6 +35,11 @@ from strandline_broker.replica.partition import FlushMode, Partition
 from strandline_broker.server import log_dirs
 from strandline_broker.server.cleaning import CleaningService
 from strandline_broker.server.dynamic_config import DynamicConfig
+from strandline_broker.server.inter_broker import (
+    TOKEN_CHECK_INTERVAL_S,
+    InterBroker,
+    warn_once_others_appear,
+)
 from strandline_broker.server.producer_ids import ProducerIds
 from strandline_broker.server.volume import Volume
 
@@ -45,11 +50,13 @@ if TYPE_CHECKING:
     from strandline_broker.api.context import LogDir
     from strandline_broker.cluster.store import ClusterStore
     from strandline_broker.log.log import Log
+    from strandline_broker.net.connection import Connection
     from strandline_broker.seams.clock import Clock
     from strandline_broker.seams.disk import Disk
     from strandline_broker.seams.network import Network
     from strandline_broker.seams.threads import Threads
     from strandline_broker.server.config import BrokerConfig
+    from strandline_broker.server.listeners import Listener
     from strandline_broker.server.sasl import SaslService
 
 logger = logging.getLogger(__name__)
@@ -110,6 +117,7 @@ class Broker:
         )
         self._producer_ids = ProducerIds(store, config.cluster_name, disk, rng, self._blocking)
         self._sasl: SaslService | None = None
+        self._inter_broker: InterBroker | None = None
         self.cleaning: CleaningService | None = None
         self.ready = False
 
@@ -211,6 +219,11 @@ class Broker:
                 self.config, clock=self.clock, rng=self.rng, threads=self._threads
             )
             self._spawn(self._every(USERS_CHECK_INTERVAL_S, self._sasl.check_users))
+        if any(listener.internal for listener in listeners):
+            self._inter_broker = await InterBroker.open(self.config, clock=self.clock, rng=self.rng)
+            self._spawn(self._every(TOKEN_CHECK_INTERVAL_S, self._inter_broker.check_token))
+        else:
+            warn_once_others_appear(self.view)
         for listener in listeners:
             tls = None
             if listener.tls:
@@ -230,11 +243,15 @@ class Broker:
                     listener.port,
                     internal=listener.internal,
                     tls=tls,
-                    connected=self._sasl.guard_of(listener)
-                    if self._sasl and listener.sasl_mechanisms
-                    else None,
+                    connected=self._guard_of(listener),
                 )
             )
+
+    def _guard_of(self, listener: Listener) -> Callable[[Connection], None] | None:
+        if listener.internal:
+            assert self._inter_broker is not None
+            return self._inter_broker.guard
+        return self._sasl.guard_of(listener) if self._sasl and listener.sasl_mechanisms else None
 
     def _make_groups(self) -> GroupCoordinator:
         return GroupCoordinator(

@@ -68,9 +68,15 @@ class BrokerConfig:
         kafka="listener.security.protocol.map",
     )
     inter_broker_listener_name: str | None = key(
-        None, "Listener that only brokers may use.", kafka="inter.broker.listener.name"
+        None,
+        "Listener that only brokers may use; needed to replicate. Its protocol is PLAINTEXT.",
+        kafka="inter.broker.listener.name",
     )
-    inter_broker_token_file: str | None = key(None, "File with the secret that brokers show each other.")
+    inter_broker_token_file: str | None = key(
+        None,
+        "File with the secret by which brokers know each other: at least 32 random characters, the same for all brokers. "
+        "Reloaded when it changes.",
+    )
     ssl_certificate_file: str | None = key(
         None, "PEM certificate chain of SSL listeners: one path, or NAME=path,... Reloaded when it changes."
     )
@@ -354,11 +360,15 @@ class BrokerConfig:
             raise ConfigError("\n".join(problems))
 
     def _check_listeners(self) -> None:
-        if (
-            any(listener.sasl_mechanisms for listener in self.resolve_listeners())
-            and not self.sasl_users_file
-        ):
+        listeners = self.resolve_listeners()
+        if any(listener.sasl_mechanisms for listener in listeners) and not self.sasl_users_file:
             raise ValueError("sasl_users_file: needed for SASL listeners; `strandline users add` makes one")
+        for listener in listeners:
+            if listener.internal and not self.inter_broker_token_file:
+                raise ValueError(
+                    f"inter_broker_token_file: needed for listener {listener.name} between brokers; "
+                    "`openssl rand -hex 32` makes a token, the same for all brokers"
+                )
 
     def resolve_listeners(self) -> tuple[Listener, ...]:
         """Return the listeners with protocols, certificates and advertised addresses."""

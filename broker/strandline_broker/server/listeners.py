@@ -41,8 +41,9 @@ class Endpoint:
 class Listener:
     """One listener as the network layer needs it.
 
-    `advertised_port` 0 means the port that was bound. `internal` marks the listener between brokers. Clients of a listener
-    with `sasl_mechanisms` have to authenticate by one of them.
+    `advertised_port` 0 means the port that was bound. `internal` marks the listener between brokers, whose connections
+    authenticate by the token (`server.inter_broker`). Clients of a listener with `sasl_mechanisms` have to authenticate by
+    one of them.
     """
 
     name: str
@@ -190,13 +191,16 @@ def resolve(settings: ListenerSettings, default_host: str) -> tuple[Listener, ..
     certificates = parse_per_listener(settings.certificate_files, "ssl_certificate_file", names)
     keys = parse_per_listener(settings.key_files, "ssl_key_file", names)
     authorities = parse_per_listener(settings.client_ca_files, "ssl_client_ca_file", names)
+    if internal is not None:
+        protocols.setdefault(internal.upper(), PLAINTEXT)
     for name in names:
         if name not in protocols:
             raise ValueError(f"listener_security_protocol_map: no security protocol for listener {name}")
     protocols = {name: protocols[name] for name in names}
-    if internal is not None and protocols[internal.upper()] in _SASL:
+    if internal is not None and protocols[internal.upper()] != PLAINTEXT:
         raise ValueError(
-            f"listener {internal.upper()} is between brokers, which do not log in by SASL: use PLAINTEXT or SSL"
+            f"listener {internal.upper()} is between brokers, which prove by inter_broker_token_file who they are and do "
+            "not encrypt yet: use PLAINTEXT, in a network of their own"
         )
     client_auth = parse_client_auth(settings.client_auth, protocols)
     mechanisms = parse_mechanisms(settings.sasl_mechanisms, protocols)

@@ -53,7 +53,7 @@ _DEFAULT_PAIR: Final = (-1, -1)
 class FetchedPartition(NamedTuple):
     """What a leader answers for one partition."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     error_code: int
     high_watermark: int
     log_start_offset: int
@@ -198,7 +198,7 @@ def _read_partition_tags(
 ) -> tuple[tuple[int, int] | None, tuple[int, int] | None, int]:
     """Return (diverging, leader, position behind the tagged fields); pairs that say nothing are None."""
     tags, pos = read_tagged_fields(body, pos)
-    pairs = []
+    pairs: list[tuple[int, int] | None] = []
     for tag, unpack, fixed in ((_DIVERGING_TAG, _DIVERGING, 12), (_LEADER_TAG, _LEADER, 8)):
         field = tags.get(tag)
         if field is None:

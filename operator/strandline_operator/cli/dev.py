@@ -18,6 +18,8 @@ from strandline_operator.cli.broker import SUPERVISOR_VARIABLE
 from strandline_operator.cli.layout import CLUSTER_NAME, DEFAULT_DATA_DIR, DataDir, LayoutError, choose_ports
 from strandline_operator.cli.processes import BrokerProcess, broker_command, stop_orphans
 
+# The listener between brokers: on a free port, which others learn from the Lease.
+_INTERNAL = "INTERNAL"
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - recognised, not bound to
 _LISTENER = re.compile(r"([A-Za-z0-9_-]+)://[^/\s,]+:([0-9]{1,5})")
 # Settings that the other options decide, and the option to use instead.
@@ -29,6 +31,8 @@ _RESERVED = {
     "store": "--data-dir",
     "listeners": "--host, --port and --listener",
     "advertised_listeners": "--advertise",
+    "inter_broker_listener_name": "nothing: it is always INTERNAL",
+    "inter_broker_token_file": "--data-dir",
     "http_host": "--host",
     "http_port": "--port",
     "flush": "--flush",
@@ -133,6 +137,7 @@ def dev(
     try:
         layout.acquire()
         stop_orphans(layout, _note)
+        layout.ensure_token()
         options = DevOptions(
             brokers=brokers,
             host=host,
@@ -176,8 +181,10 @@ def make_processes(options: DevOptions) -> list[BrokerProcess]:
             f"cluster_name={CLUSTER_NAME}",
             f"data_dir={directory / 'data'}",
             f"store=sqlite:{options.data_dir.store_file}",
-            f"listeners=PLAINTEXT://{_bracketed(options.host)}:{kafka}{more}",
+            f"listeners=PLAINTEXT://{_bracketed(options.host)}:{kafka}{more},{_INTERNAL}://127.0.0.1:0",
             f"advertised_listeners=PLAINTEXT://{_bracketed(options.advertise)}:{kafka}{more}",
+            f"inter_broker_listener_name={_INTERNAL}",
+            f"inter_broker_token_file={options.data_dir.token_file}",
             f"http_host={options.host or '0.0.0.0'}",  # noqa: S104 - the user's choice
             f"http_port={http}",
             f"flush={options.flush}",
@@ -269,6 +276,8 @@ def _check_listeners(listeners: tuple[str, ...]) -> None:
             raise click.UsageError(f"--listener {listener}: is not NAME://HOST:PORT")
         if not 1 <= int(found[2]) <= 65535:
             raise click.UsageError(f"--listener {listener}: {found[2]} is no port")
+        if found[1].upper() == _INTERNAL:
+            raise click.UsageError(f"--listener {listener}: {_INTERNAL} is the listener between brokers")
         if found[1].upper() == "PLAINTEXT":
             raise click.UsageError(f"--listener {listener}: PLAINTEXT is the listener of --host and --port")
 

@@ -2,6 +2,7 @@
 
 DIR/lock            held while a supervisor runs; its pid is in it
 DIR/cluster.db      the cluster store
+DIR/inter-broker.token  the secret by which the brokers know each other
 DIR/bucket/         reserved for tiered storage
 DIR/broker-<i>/     data/, pid (while the process runs), broker.log
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import socket
 from pathlib import Path
 
@@ -18,6 +20,7 @@ CLUSTER_NAME = "dev"
 DEFAULT_DATA_DIR = ".strandline"
 HTTP_PORT_OFFSET = 1000
 _MAX_LOG_BYTES = 16 << 20
+_TOKEN_BYTES = 32
 
 
 class LayoutError(Exception):
@@ -35,6 +38,11 @@ class DataDir:
     def store_file(self) -> Path:
         """The SQLite file of the cluster store."""
         return self.path / "cluster.db"
+
+    @property
+    def token_file(self) -> Path:
+        """The secret by which the brokers know each other; `ensure_token` makes it."""
+        return self.path / "inter-broker.token"
 
     def broker_dir(self, broker_id: int) -> Path:
         """Everything of one broker."""
@@ -95,6 +103,22 @@ class DataDir:
         finally:
             os.close(fd)
         return False
+
+    def ensure_token(self) -> None:
+        """Make the token file if there is none; only this user can read it. Raises LayoutError.
+
+        Precondition: the directory is locked. A file that a crash left empty is made anew: no broker has used it.
+        """
+        try:
+            if self.token_file.exists() and self.token_file.stat().st_size > 0:
+                return
+            fd = os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, f"{secrets.token_hex(_TOKEN_BYTES)}\n".encode())
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise LayoutError(f"{self.token_file} cannot be made: {error.strerror}") from error
 
     def open_log(self, broker_id: int) -> int:
         """Open a broker's log for appending, the old one put aside when it has grown large; return the descriptor."""

@@ -68,9 +68,9 @@ class SaslAuthenticator:
         *,
         clock: Clock,
         rng: random.Random,
-        executor: Executor,
+        executor: Executor | None,
     ) -> None:
-        """`users` returns the users of the moment; `executor` derives keys."""
+        """`users` returns the users of the moment; `executor` derives keys, the loop's own if it is None."""
         self.settings = settings
         self.users = users
         self.clock = clock
