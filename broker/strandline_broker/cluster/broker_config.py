@@ -6,7 +6,8 @@ broker's own value wins over the default, and that over what the broker was star
 - settings of a running broker (`RUNNING`), for one broker or for all;
 - defaults of topic configurations, under their broker-level names (`log.retention.ms`): for all brokers only,
   because a topic has one configuration wherever its partitions live. They win over `Cluster.spec.config`;
-- throttles of reassignments (`THROTTLES`): accepted because Kafka's tools set and clear them, without effect.
+- throttles of replication (`THROTTLES`), for one broker or for all, as `kafka-reassign-partitions --throttle` sets and
+  clears them.
 
 Everything else is read when a broker starts and is refused here.
 
@@ -35,9 +36,8 @@ __all__ = [
 _INT_MAX = (1 << 31) - 1
 
 
-def _throttle(name: str, what: str) -> ConfigKey:
-    documentation = f"Bytes per second of {what}. Accepted, without effect: the Cluster limits reassignments."
-    return ConfigKey(name, ConfigType.LONG, str(LONG_MAX), documentation, minimum=0, supported=False)
+def _throttle(name: str, documentation: str, *, supported: bool = True) -> ConfigKey:
+    return ConfigKey(name, ConfigType.LONG, str(LONG_MAX), documentation, minimum=0, supported=supported)
 
 
 RUNNING: Mapping[str, ConfigKey] = {
@@ -68,12 +68,22 @@ RUNNING: Mapping[str, ConfigKey] = {
 THROTTLES: Mapping[str, ConfigKey] = {
     config.name: config
     for config in (
-        _throttle("follower.replication.throttled.rate", "copies that a broker receives"),
-        _throttle("leader.replication.throttled.rate", "copies that a broker sends"),
-        _throttle("replica.alter.log.dirs.io.max.bytes.per.second", "moves between directories"),
+        _throttle(
+            "follower.replication.throttled.rate",
+            "Bytes per second that a broker receives of the replicas in follower.replication.throttled.replicas.",
+        ),
+        _throttle(
+            "leader.replication.throttled.rate",
+            "Bytes per second that a broker sends of the replicas in leader.replication.throttled.replicas.",
+        ),
+        _throttle(
+            "replica.alter.log.dirs.io.max.bytes.per.second",
+            "Bytes per second of moves between directories. Accepted, without effect: a broker has one.",
+            supported=False,
+        ),
     )
 }
-"""What `kafka-reassign-partitions --throttle` sets and `--verify` clears."""
+"""Limits of replication; shown only where they are set, as in Kafka."""
 
 TOPIC_DEFAULTS: Mapping[str, str] = {
     config.broker_synonyms[0]: config.name for config in TOPIC_CONFIGS.values() if config.broker_synonyms
@@ -134,13 +144,16 @@ def topic_defaults(state: ClusterState | None) -> dict[str, str]:
 
 
 def for_broker(state: ClusterState | None, broker_id: int) -> dict[str, str]:
-    """Return the dynamic settings that one running broker is to use (`RUNNING`), each if set and valid."""
+    """Return the dynamic settings that one running broker is to use, each if set and valid.
+
+    They are those of `RUNNING`, and the throttles that have an effect.
+    """
     if state is None:
         return {}
     given = {**state.broker_configs.get(ALL_BROKERS, {}), **state.broker_configs.get(str(broker_id), {})}
     settings = {}
-    for name, known in RUNNING.items():
-        if name not in given:
+    for name, known in (*RUNNING.items(), *THROTTLES.items()):
+        if name not in given or not known.supported:
             continue
         try:
             settings[name] = known.normalise(given[name])

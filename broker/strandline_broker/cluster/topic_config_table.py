@@ -100,9 +100,8 @@ TABLE = (
         "follower.replication.throttled.replicas",
         ConfigType.LIST,
         "",
-        "Replicas whose copying is limited on the follower's side, as partition:broker pairs or `*`. "
-        "Accepted, without effect: reassignments are throttled by the Cluster.",
-        supported=False,
+        "Replicas whose copying is limited on the follower's side, as partition:broker pairs or `*`. How "
+        "fast is follower.replication.throttled.rate of the broker.",
     ),
     TopicConfig(
         "index.interval.bytes",
@@ -124,9 +123,8 @@ TABLE = (
         "leader.replication.throttled.replicas",
         ConfigType.LIST,
         "",
-        "Replicas whose copying is limited on the leader's side, as partition:broker pairs or `*`. "
-        "Accepted, without effect: reassignments are throttled by the Cluster.",
-        supported=False,
+        "Replicas whose copying is limited on the leader's side, as partition:broker pairs or `*`. How "
+        "fast is leader.replication.throttled.rate of the broker.",
     ),
     TopicConfig(
         "local.retention.bytes",

@@ -25,6 +25,10 @@ from strandline_broker.server.listeners import Listener, ListenerSettings, resol
 
 ENVIRONMENT_PREFIX = "STRANDLINE_"
 
+# Kafka's names of the two ways to choose a replica for a consumer; `replica_selector_class` is one of them or unset.
+LEADER_SELECTOR = "org.apache.kafka.common.replica.LeaderSelector"
+RACK_AWARE_REPLICA_SELECTOR = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+
 # Kubernetes sets such variables in every container for a Service whose name begins with `strandline`.
 _SERVICE_VARIABLE = re.compile(r".*_SERVICE_(HOST|PORT)(_.*)?|.*_PORT_[0-9]+_(TCP|UDP|SCTP)(_.*)?")
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
@@ -211,6 +215,55 @@ class BrokerConfig:
         minimum=1,
     )
 
+    # Replication
+    replica_lag_time_max_ms: int = key(
+        30_000,
+        "Time without having been caught up after which a follower leaves the ISR.",
+        kafka="replica.lag.time.max.ms",
+        minimum=1,
+    )
+    replica_fetch_max_bytes: int = key(
+        1 << 20,
+        "Bytes of one partition in one answer to a follower; a larger batch is sent whole.",
+        kafka="replica.fetch.max.bytes",
+        minimum=0,
+        maximum=INT_MAX,
+    )
+    replica_fetch_response_max_bytes: int = key(
+        10 << 20,
+        "Bytes in one answer to a follower; a larger batch is sent whole.",
+        kafka="replica.fetch.response.max.bytes",
+        minimum=0,
+        maximum=INT_MAX,
+    )
+    replica_fetch_wait_max_ms: int = key(
+        500,
+        "Time that a leader may hold a follower's fetch until there are enough bytes.",
+        kafka="replica.fetch.wait.max.ms",
+        minimum=0,
+        maximum=INT_MAX,
+    )
+    replica_fetch_min_bytes: int = key(
+        1,
+        "Bytes that a follower's fetch waits for.",
+        kafka="replica.fetch.min.bytes",
+        minimum=0,
+        maximum=INT_MAX,
+    )
+    replica_fetch_backoff_ms: int = key(
+        1_000,
+        "Time until a follower tries a partition again whose fetch failed.",
+        kafka="replica.fetch.backoff.ms",
+        minimum=0,
+        maximum=INT_MAX,
+    )
+    replica_selector_class: str | None = key(
+        None,
+        "Which replica consumers are sent to (KIP-392): the leader (unset, or Kafka's LeaderSelector), or with "
+        "`org.apache.kafka.common.replica.RackAwareReplicaSelector` one in the rack that they name.",
+        kafka="replica.selector.class",
+    )
+
     # Limits: what happens at each is back-pressure or a clear error, never growth
     socket_request_max_bytes: int = key(
         100 << 20,
@@ -350,6 +403,16 @@ class BrokerConfig:
             problems.append(
                 "connection_failed_authentication_delay_ms: must be below connections_max_idle_ms="
                 f"{self.connections_max_idle_ms}"
+            )
+        if self.replica_fetch_wait_max_ms > self.replica_lag_time_max_ms:
+            problems.append(
+                f"replica_fetch_wait_max_ms: must not be above replica_lag_time_max_ms={self.replica_lag_time_max_ms}, "
+                "or followers would leave the ISR while they wait"
+            )
+        if self.replica_selector_class not in (None, LEADER_SELECTOR, RACK_AWARE_REPLICA_SELECTOR):
+            problems.append(
+                f"replica_selector_class: {self.replica_selector_class!r} is neither {LEADER_SELECTOR} nor "
+                f"{RACK_AWARE_REPLICA_SELECTOR}"
             )
         for check in (self.net_limits, self._check_listeners):
             try:

@@ -105,6 +105,9 @@ def test_levels_of_brokers() -> None:
     assert broker_config.validate({"log.retention.ms": " 1"}, one_broker=False) == {"log.retention.ms": "1"}
     with pytest.raises(InvalidTopicConfig, match=r"log\.retention\.ms: Invalid value x"):
         broker_config.validate({"log.retention.ms": "x"}, one_broker=False)
+    for name in ("leader.replication.throttled.rate", "follower.replication.throttled.rate"):
+        with pytest.raises(InvalidTopicConfig, match="at least 0"):
+            broker_config.validate({name: "-1"}, one_broker=True)
     with pytest.raises(InvalidTopicConfig, match=r"dynamically: a\.b, node\.id$"):
         broker_config.validate({"node.id": "1", "max.connections": "1", "a.b": ""}, one_broker=True)
 
@@ -123,6 +126,8 @@ STATE = ClusterState(
             "max.connections": "8",
             "max.connections.per.ip": "9",
             "leader.replication.throttled.rate": "1",
+            "follower.replication.throttled.rate": "-1",
+            "replica.alter.log.dirs.io.max.bytes.per.second": "1",
         },
     },
 )
@@ -130,7 +135,11 @@ STATE = ClusterState(
 
 def test_what_a_running_broker_uses() -> None:
     assert broker_config.for_broker(STATE, 0) == {"max.connections": "7"}
-    assert broker_config.for_broker(STATE, 1) == {"max.connections": "8", "max.connections.per.ip": "9"}
+    assert broker_config.for_broker(STATE, 1) == {
+        "max.connections": "8",
+        "max.connections.per.ip": "9",
+        "leader.replication.throttled.rate": "1",
+    }
     assert broker_config.for_broker(None, 0) == {}
 
 

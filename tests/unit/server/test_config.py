@@ -34,6 +34,24 @@ def test_an_empty_value_unsets_what_is_unset_by_default() -> None:
     assert load_with("rack=").rack is None
 
 
+def test_replication_has_kafkas_names_and_defaults() -> None:
+    shown = load_with().kafka_configs()
+    defaults = {name: value for name, (value, *_) in shown.items() if name.startswith("replica.")}
+    assert defaults == {
+        "replica.fetch.backoff.ms": "1000",
+        "replica.fetch.max.bytes": "1048576",
+        "replica.fetch.min.bytes": "1",
+        "replica.fetch.response.max.bytes": "10485760",
+        "replica.fetch.wait.max.ms": "500",
+        "replica.high.watermark.checkpoint.interval.ms": "5000",
+        "replica.lag.time.max.ms": "30000",
+        "replica.selector.class": None,
+    }
+    assert load_with("replica.selector.class=").replica_selector_class is None
+    near = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+    assert load_with(f"replica.selector.class={near}").replica_selector_class == near
+
+
 def test_lists_in_yaml_become_comma_separated(tmp_path: Path) -> None:
     file = tmp_path / "broker.yaml"
     file.write_text("listeners: [PLAINTEXT://a:1, 'SSL://b:2']\nssl_certificate_file: c\nssl_key_file: k\n")
@@ -66,6 +84,9 @@ def test_kubernetes_service_variables_are_no_settings() -> None:
         ("store=sqlite:", "needs a path"),
         ("lease_renew_ms=6000", "lease_duration_ms"),
         ("queued_max_request_bytes=2000000", "request_memory_bytes must be at least"),
+        ("replica.fetch.wait.max.ms=30001", "leave the ISR while they wait"),
+        ("replica.selector.class=a.B", "neither .*LeaderSelector nor .*RackAwareReplicaSelector"),
+        ("replica.fetch.min.bytes=-1", "-1 is below 0"),
         ("nonsense", "not key=value"),
     ],
 )
