@@ -107,10 +107,10 @@ class Cluster:
         self._seeds = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
 
-    async def start_controller(self) -> None:
+    async def start_controller(self, brokers: int = 1) -> None:
         """Create the Cluster object and run the controller."""
         with contextlib.suppress(AlreadyExists):
-            await self.store.create(CLUSTER, new_object(CLUSTER, "test", {"replicas": 1}))
+            await self.store.create(CLUSTER, new_object(CLUSTER, "test", {"replicas": brokers}))
         self._task = asyncio.create_task(self.controller.run())
 
     async def stop_controller(self) -> None:
@@ -151,21 +151,25 @@ class Cluster:
         return Client(*await asyncio.open_connection(host, port))
 
     async def create_topic(
-        self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None
+        self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None, *, replicas: int = 1
     ) -> None:
         """Apply a Topic, as a user does."""
-        spec: dict[str, Any] = {"clusterRef": {"name": "test"}, "partitions": partitions, "replicas": 1}
+        spec: dict[str, Any] = {
+            "clusterRef": {"name": "test"},
+            "partitions": partitions,
+            "replicas": replicas,
+        }
         if config:
             spec["config"] = dict(config)
         await self.store.create(TOPIC, new_object(TOPIC, name, spec))
 
 
 @contextlib.asynccontextmanager
-async def cluster(directory: Path) -> AsyncIterator[Cluster]:
-    """A cluster without brokers; what a test starts, it stops."""
+async def cluster(directory: Path, brokers: int = 1) -> AsyncIterator[Cluster]:
+    """A cluster without brokers, that is to have so many; what a test starts, it stops."""
     store = SqliteStore(":memory:")
     made = Cluster(store, directory)
-    await made.start_controller()
+    await made.start_controller(brokers)
     try:
         yield made
     finally:

@@ -15,6 +15,7 @@ from uuid import UUID
 import pytest
 from tests.integration.support import Client, Cluster, batch, cluster, leads, produce, run, running, until
 from tests.integration.test_lifecycle import crash
+from tests.unit.replica.support import lead_alone
 
 from strandline_broker.api.support.tickets import Ticket
 from strandline_broker.cluster.internal_topics import CONSUMER_OFFSETS
@@ -615,7 +616,7 @@ def test_it_loads_what_was_committed_before(tmp_path: Path) -> None:
         async with served(tmp_path) as (_, broker, client):
             await ask(client, ApiKey.OFFSET_COMMIT, commit_body({0: 4}))
             partition = broker.replicas.partition(CONSUMER_OFFSETS, partition_for("g", PARTITIONS))
-            partition.become_leader(0, partition.leader_epoch + 1, 1, 1)
+            lead_alone(partition, partition.leader_epoch + 1)
             beat = {"group_id": "g", "generation_id": 1, "member_id": "x", "group_instance_id": None}
             answer = await ask(client, ApiKey.HEARTBEAT, beat)
             assert answer.error_code is ErrorCode.NOT_COORDINATOR, "the shard belongs to the epoch before"

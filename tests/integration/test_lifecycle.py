@@ -54,6 +54,7 @@ async def crash(broker: Broker) -> None:
     for task in broker._tasks:
         task.cancel()
     await asyncio.gather(*broker._tasks, return_exceptions=True)
+    await broker.replication.fetchers.close()
     await broker.server.close(0)
     await broker.flusher.drain()
     for log in broker.logs:

@@ -1,7 +1,7 @@
 """Fetch (key 1), versions 4-18.
 
-Differences from Kafka: a replica's fetch is answered only on the inter-broker listener; tiered reads and read-committed
-filtering arrive with their features (until then the last stable offset is the high watermark).
+Differences from Kafka: a replica's fetch is answered only on the inter-broker listener (`fetch_replica.py`); tiered reads
+and read-committed filtering arrive with their features (until then the last stable offset is the high watermark).
 
 Version notes: v7 sessions (KIP-227), v9 leader epochs (KIP-320), v11 rack (KIP-392), v12 flexible, diverging epochs
 (KIP-595), v13 topic ids (KIP-516), v15 ReplicaState (KIP-903), v16 node endpoints (KIP-951), v17-18 replica fields.
@@ -12,9 +12,9 @@ that finds less than `min_bytes` is parked, its connection muted, until enough a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from strandline_broker.api.support.brokers import leader_endpoints
+from strandline_broker.api.support.fetch_rows import NO_RECORDS, NO_REPLICA, Row, encode_rows, error_row
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.net.handler import Pending
 from strandline_broker.wire.fetch import decode_fetch, encode_fetch_response
@@ -22,6 +22,7 @@ from strandline_broker.wire.fetch import decode_fetch, encode_fetch_response
 if TYPE_CHECKING:
     import asyncio
 
+    from strandline_broker.api.fetch_replica import ReplicaFetchHandler
     from strandline_broker.api.fetch_sessions import FetchSession, FetchSessionCache, FetchTarget, TopicKey
     from strandline_broker.cluster.view import ClusterView
     from strandline_broker.net.connection import Connection
@@ -32,11 +33,7 @@ if TYPE_CHECKING:
     from strandline_broker.wire.fetch import FetchRequest
     from strandline_broker.wire.header import RequestHeader
 
-_NO_RECORDS = b""
-_NO_REPLICA = -1
-_ROW_LEADER = 9
-
-Row = tuple[object, ...]
+_FIRST_WITH_RACK = 11
 
 
 class FetchOperation(Pending):
@@ -94,10 +91,15 @@ class FetchHandler:
         sessions: FetchSessionCache,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
+        replica_handler: ReplicaFetchHandler,
         *,
         max_bytes: int,
         max_parked: int,
+        rack_aware: bool = False,
     ) -> None:
+        """`rack_aware`: send consumers to an in-sync follower in their rack (KIP-392)."""
+        self._replica_handler = replica_handler
+        self._rack_aware = rack_aware
         self._replicas = replicas
         self._view = view
         self._sessions = sessions
@@ -118,7 +120,9 @@ class FetchHandler:
         """Answer at once if there is enough, else park."""
         request = decode_fetch(frame, header.body_offset, header.api_version)
         version = header.api_version
-        if request.replica_id >= 0 and not connection.listener.internal:
+        if request.replica_id >= 0:
+            if connection.listener.internal:
+                return self._replica_handler.handle(connection, header, request)
             # Only an authenticated inter-broker listener may move high watermarks (design section 5).
             return encode_fetch_response(
                 version, header.correlation_id, int(ErrorCode.CLUSTER_AUTHORIZATION_FAILED), 0, []
@@ -127,7 +131,7 @@ class FetchHandler:
             session, targets = self._sessions.open(request, version, self._clock.monotonic())
         except KafkaError as error:
             return encode_fetch_response(version, header.correlation_id, int(error.code), 0, [])
-        topics, byte_count, must_answer = self._read(request, session, targets)
+        topics, byte_count, must_answer = self._read(request, session, targets, version)
         if (
             byte_count >= request.min_bytes
             or must_answer
@@ -135,7 +139,7 @@ class FetchHandler:
             or not targets
             or len(self._parked) >= self._max_parked
         ):
-            return self._encode(connection, version, header.correlation_id, session, topics)
+            return encode_rows(self._view, connection, version, header.correlation_id, session, topics)
         return self._park(FetchOperation(self, connection, header, request, session, targets), byte_count)
 
     # -- parking -------------------------------------------------------------------------------------------------------
@@ -163,10 +167,15 @@ class FetchHandler:
         if self._parked.get(operation.connection) is not operation:
             return
         self._unpark(operation)
-        topics, _, _ = self._read(operation.request, operation.session, operation.targets)
+        topics, _, _ = self._read(operation.request, operation.session, operation.targets, operation.version)
         operation.complete(
-            self._encode(
-                operation.connection, operation.version, operation.correlation_id, operation.session, topics
+            encode_rows(
+                self._view,
+                operation.connection,
+                operation.version,
+                operation.correlation_id,
+                operation.session,
+                topics,
             )
         )
 
@@ -179,24 +188,19 @@ class FetchHandler:
 
     def connection_lost(self, connection: Connection) -> None:
         """Forget the long poll of a connection that is gone."""
+        self._replica_handler.connection_lost(connection)
         operation = self._parked.get(connection)
         if operation is not None:
             self._unpark(operation)
 
     def _partitions(self, operation: FetchOperation) -> list[Partition]:
-        by_key = self._replicas.by_key
-        found: list[Partition] = []
-        for target in operation.targets:
-            topic = by_key.get(target.key)
-            partition = topic.partitions.get(target.index) if topic is not None else None
-            if partition is not None:
-                found.append(partition)
-        return found
+        found = (self._replicas.find(target.key, target.index) for target in operation.targets)
+        return [partition for partition in found if partition is not None]
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def _read(
-        self, request: FetchRequest, session: FetchSession | None, targets: list[FetchTarget]
+        self, request: FetchRequest, session: FetchSession | None, targets: list[FetchTarget], version: int
     ) -> tuple[dict[TopicKey, list[Row]], int, bool]:
         """Return response rows by topic, bytes of records, and whether an error or divergence forbids waiting."""
         left = min(request.max_bytes, self._max_bytes)
@@ -205,22 +209,32 @@ class FetchHandler:
         byte_count = 0
         must_answer = False
         incremental = session is not None and request.session_epoch > 0
+        from_followers = version >= _FIRST_WITH_RACK
         for target in targets:
             topic = by_key.get(target.key)
             partition = topic.partitions.get(target.index) if topic is not None else None
-            records: object = _NO_RECORDS
+            records: object = NO_RECORDS
             try:
                 if partition is None:
                     raise self._replicas.why_absent(target.key, target.index)
-                partition.check_leader(target.current_leader_epoch)
+                if not partition.is_leader and from_followers:
+                    partition.check_reader(target.current_leader_epoch)
+                else:
+                    partition.check_leader(target.current_leader_epoch)
+                    if self._rack_aware and request.rack_id:
+                        nearer = self._nearer_replica(partition, request.rack_id, target.fetch_offset)
+                        if nearer >= 0:
+                            must_answer = True
+                            topics.setdefault(target.key, []).append(_go_to(partition, target, nearer))
+                            continue
                 high_watermark = partition.high_watermark
                 start_offset = partition.log.start_offset
                 if target.last_fetched_epoch >= 0:
                     diverging = partition.diverging_epoch(target.last_fetched_epoch, target.fetch_offset)
                     if diverging is not None:
                         must_answer = True
-                        row = (target.index, 0, high_watermark, high_watermark, start_offset, None, _NO_REPLICA,
-                               _NO_RECORDS, diverging, None, None)  # fmt: skip
+                        row = (target.index, 0, high_watermark, high_watermark, start_offset, None, NO_REPLICA,
+                               NO_RECORDS, diverging, None, None)  # fmt: skip
                         topics.setdefault(target.key, []).append(row)
                         continue
                 if left > 0 and target.fetch_offset != high_watermark:
@@ -233,12 +247,12 @@ class FetchHandler:
                         byte_count += found.length
             except KafkaError as error:
                 must_answer = True
-                topics.setdefault(target.key, []).append(self._error_row(target, error, partition))
+                topics.setdefault(target.key, []).append(error_row(self._replicas, target, error, partition))
                 target.told_high_watermark = -1
                 continue
             if (
                 incremental
-                and records is _NO_RECORDS
+                and records is NO_RECORDS
                 and (
                     target.told_high_watermark == high_watermark and target.told_start_offset == start_offset
                 )
@@ -252,62 +266,41 @@ class FetchHandler:
                     partition.last_stable_offset,
                     start_offset,
                     None,
-                    _NO_REPLICA,
+                    NO_REPLICA,
                     records,
                 )
             )
         return topics, byte_count, must_answer
 
-    def _error_row(self, target: FetchTarget, error: KafkaError, partition: Partition | None) -> Row:
-        leader = None
-        if error.code in (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH):
-            leader = self._replicas.current_leader(target.key, target.index)
-        start_offset = partition.log.start_offset if partition is not None and partition.is_leader else -1
-        return (
-            target.index,
-            int(error.code),
-            -1,
-            -1,
-            start_offset,
-            None,
-            _NO_REPLICA,
-            _NO_RECORDS,
-            None,
-            leader,
-            None,
-        )
+    def _nearer_replica(self, partition: Partition, rack: str, offset: int) -> int:
+        """Return the in-sync follower in the consumer's rack that has what it asks for, -1 for the leader itself.
 
-    def _encode(
-        self,
-        connection: Connection,
-        version: int,
-        correlation_id: int,
-        session: FetchSession | None,
-        topics: dict[TopicKey, list[Row]],
-    ) -> Response:
-        if session is not None:
-            self._remember(session, topics)
-        leaders = {
-            cast("tuple[int, int]", row[_ROW_LEADER])[0]
-            for rows in topics.values()
-            for row in rows
-            if len(row) > _ROW_LEADER and row[_ROW_LEADER] is not None
-        }
-        endpoints = leader_endpoints(self._view, connection.listener.name, leaders) if leaders else []
-        session_id = session.id if session is not None else 0
-        return encode_fetch_response(
-            version, correlation_id, 0, session_id, list(topics.items()), 0, endpoints
-        )
+        Kafka's `RackAwareReplicaSelector`: of several the one that has most.
+        """
+        leadership = partition.leadership
+        if leadership is None:
+            return -1
+        leases = self._view.leases
+        own = leases.get(partition.leader_id)
+        if own is not None and own.rack == rack:
+            return -1
+        best, best_end = -1, -1
+        for broker_id, generation in leadership.state.isr:
+            lease, follower = leases.get(broker_id), leadership.followers.get(broker_id)
+            if (
+                lease is not None
+                and lease.held
+                and lease.rack == rack
+                and follower is not None
+                and follower.generation == generation
+                and follower.log_start <= offset <= follower.log_end
+                and follower.log_end > best_end
+            ):
+                best, best_end = broker_id, follower.log_end
+        return best
 
-    @staticmethod
-    def _remember(session: FetchSession, topics: dict[TopicKey, list[Row]]) -> None:
-        """Note what the client is being told, and let those that got data wait behind the others next time."""
-        for key, rows in topics.items():
-            for row in rows:
-                target = session.targets.get((key, row[0]))  # type: ignore[arg-type]
-                if target is None or row[1] != 0:
-                    continue
-                target.told_high_watermark = row[2]  # type: ignore[assignment]
-                target.told_start_offset = row[4]  # type: ignore[assignment]
-                if row[7] is not _NO_RECORDS:
-                    session.served(target)
+
+def _go_to(partition: Partition, target: FetchTarget, replica: int) -> Row:
+    """Return the row that sends a consumer to another replica; it carries no records (KIP-392)."""
+    high_watermark, start_offset = partition.high_watermark, partition.log.start_offset
+    return (target.index, 0, high_watermark, high_watermark, start_offset, None, replica, NO_RECORDS)

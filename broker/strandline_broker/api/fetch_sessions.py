@@ -39,6 +39,7 @@ class FetchTarget:
         "index",
         "key",
         "last_fetched_epoch",
+        "log_start_offset",
         "max_bytes",
         "told_high_watermark",
         "told_start_offset",
@@ -53,7 +54,14 @@ class FetchTarget:
 
     def update(self, entry: tuple[int, int, int, int, int, int]) -> None:
         """Take over what the client asks for now."""
-        _, self.current_leader_epoch, self.fetch_offset, self.last_fetched_epoch, _, self.max_bytes = entry
+        (
+            _,
+            self.current_leader_epoch,
+            self.fetch_offset,
+            self.last_fetched_epoch,
+            self.log_start_offset,
+            self.max_bytes,
+        ) = entry
 
 
 class FetchSession:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 from strandline_broker.api.support.brokers import leader_endpoints
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.net.handler import Pending
-from strandline_broker.replica.partition import ROW_APPEND_TIME, ROW_BASE_OFFSET, ROW_ERROR, ROW_LEADER
+from strandline_broker.replica.waiters import ROW_APPEND_TIME, ROW_BASE_OFFSET, ROW_ERROR, ROW_LEADER
 from strandline_broker.wire.produce import decode_produce, encode_produce_response
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class ProduceOperation(Pending):
         "deadline",
         "node_endpoints",
         "partitions",
+        "patient",
         "topics",
         "unsettled",
         "version",
@@ -57,6 +58,7 @@ class ProduceOperation(Pending):
         self.version = version
         self.correlation_id = correlation_id
         self.acks = acks
+        self.patient = False
         self.deadline = deadline
         self.topics: list[tuple[str | bytes, list[list[object]]]] = []
         self.node_endpoints: list[BrokerAddress] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from strandline_broker.coordinator.machine import StateMachine
 from strandline_broker.errors import ErrorCode
-from strandline_broker.replica.partition import ROW_ERROR
+from strandline_broker.replica.waiters import ROW_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -53,7 +53,7 @@ class Slot(Generic[M]):
 class Append(Generic[M]):
     """One batch of a shard on its way to being committed; the `replica.partition.AppendWaiter` of that batch."""
 
-    __slots__ = ("_settled", "acks", "committed", "deadline", "error", "settled", "slot", "token")
+    __slots__ = ("_settled", "acks", "committed", "deadline", "error", "patient", "settled", "slot", "token")
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class Append(Generic[M]):
         on_settled: Callable[[], None],
     ) -> None:
         self.acks = -1
+        self.patient = True
         self.slot = slot
         self.token = token
         self.committed = committed

@@ -1,7 +1,8 @@
 """All partitions of this broker, brought in line with the cluster store again and again.
 
 The manager is level-triggered: `reconcile` compares what the view says with what is open and moves each partition to
-its role. It learns topics and leadership only from the view; nothing here decides who leads.
+its role: led here, copied from its leader (`fetchers`), or idle. It learns topics and leadership only from the view;
+nothing here decides who leads.
 
 Order matters (design sections 3.3 and 3.4): a cluster state is on this broker's disk before it is used, and a partition
 is led only in an epoch that was given to this very incarnation and log generation. Data is deleted only when
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
@@ -23,13 +25,16 @@ from strandline_broker.log.config import LogConfig
 from strandline_broker.replica.partition import Partition
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterator
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 
     from strandline_broker.cluster.model import PartitionState
     from strandline_broker.cluster.view import ClusterView, TopicView
     from strandline_broker.log.log import Log
     from strandline_broker.log.manager import LogManager
+    from strandline_broker.replica.attempts import PartitionKey
+    from strandline_broker.replica.fetchers import Fetchers
     from strandline_broker.replica.partition import FlushMode
+    from strandline_broker.seams.clock import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +68,14 @@ class ReplicaManager:
         generation: int,
         view: ClusterView,
         logs: LogManager,
+        fetchers: Fetchers,
+        clock: Clock,
         flush: FlushMode,
+        attempts: Mapping[PartitionKey, list[PartitionState]],
         run_blocking: Callable[[Callable[[], object]], Awaitable[object]],
         persist_view: Callable[[bytes], None],
     ) -> None:
+        """Make a manager that serves nothing yet; `attempts` are what `replica.attempts` kept from an earlier start."""
         self._broker_id = broker_id
         self._incarnations = {incarnation}
         if resumable_incarnation is not None:
@@ -75,7 +84,10 @@ class ReplicaManager:
         self._own_ref = ReplicaRef(broker_id, generation)
         self._view = view
         self._logs = logs
+        self._fetchers = fetchers
+        self._clock = clock
         self._flush = flush
+        self._attempts = attempts
         self._run_blocking = run_blocking
         self._persist_view = persist_view
         self._persisted_version = -1
@@ -83,6 +95,9 @@ class ReplicaManager:
         self.on_roles: Callable[[], None] = _nothing
         """Called whenever partitions may have changed their roles (coordinators load and unload)."""
         self._partition_of: dict[Log, Partition] = {}
+        # How many partitions led here each broker has to copy.
+        self._followed_by: Counter[int] = Counter()
+        self._waiting: set[PartitionKey] = set()
         self._open: dict[tuple[UUID, int], Partition] = {}
         self._failed: set[tuple[UUID, int]] = set()
         self._reconciling = asyncio.Lock()
@@ -101,6 +116,21 @@ class ReplicaManager:
         if partition is None:
             raise self.why_absent(key, index)
         return partition
+
+    def find(self, key: str | bytes, index: int) -> Partition | None:
+        """Return a partition that is open here, by the topic's name or id."""
+        topic = self.by_key.get(key)
+        return topic.partitions.get(index) if topic is not None else None
+
+    def led(self) -> Iterator[tuple[PartitionKey, Partition]]:
+        """Yield what this broker leads, or must step down from (for the ISR keeper)."""
+        for key, partition in self._open.items():
+            if partition.leadership is not None or partition.unfit_epoch >= 0:
+                yield key, partition
+
+    def followed_by(self, broker_id: int) -> int:
+        """Return how many partitions that are led here this broker has to copy."""
+        return self._followed_by[broker_id]
 
     def partition_of(self, log: Log) -> Partition | None:
         """Return the partition whose log this is."""
@@ -161,6 +191,12 @@ class ReplicaManager:
         for key, (topic, index, state) in wanted.items():
             if key in self._open:
                 self._apply(self._open[key], topic, index, state)
+        self._followed_by = Counter(
+            broker_id
+            for partition in self._open.values()
+            if partition.leadership is not None
+            for broker_id in partition.leadership.state.replicas
+        )
         self.on_roles()
         if missing:
             # A few at a time, internal topics last: what a client waits for must not wait for fifty logs that nobody uses.
@@ -208,18 +244,56 @@ class ReplicaManager:
             self.by_key[topic.topic_name] = self.by_key[topic.topic_id.bytes] = served
         served.partitions[index] = partition
         self._configure(served, topic)
-        if not self._may_lead(state):
-            if partition.is_leader or state.leader != partition.leader_id:
-                partition.resign(state.leader, state.leader_epoch)
-            return
+        if state.leader_epoch < max(partition.leader_epoch, partition.log.last_epoch):
+            # Older than the log (design section 3.3): ignored, never acted on. A log that leads or follows on is unharmed.
+            self._say_once(partition, f"the cluster state is older than its log: epoch {state.leader_epoch}")
+        elif self._may_lead(state) and state.leader_epoch > partition.unfit_epoch:
+            self._lead(partition, topic, index, state)
+        else:
+            self._follow(partition, state)
+
+    def _lead(self, partition: Partition, topic: TopicView, index: int, state: PartitionState) -> None:
         part = topic.partition_set(index)
         assert part is not None, "the state came from this topic"
-        min_isr = effective_min_isr(part.min_insync_replicas, state)
-        try:
-            partition.become_leader(self._broker_id, state.leader_epoch, len(state.isr), min_isr)
-        except KafkaError as error:
-            # Cluster state older than the log (design section 3.3) is ignored, never acted on.
-            logger.warning("%s", error)
+        self._fetchers.unfollow(partition)
+        led_already = partition.leadership is not None
+        partition.lead(
+            self._own_ref, state, effective_min_isr(part.min_insync_replicas, state), self._clock.monotonic()
+        )
+        self._waiting.discard((topic.topic_id, index))
+        if not led_already:
+            assert partition.leadership is not None
+            for attempt in self._attempts.get((topic.topic_id, index), ()):
+                # Ours, from before a clean restart, and possibly stored since: they count until we know better.
+                if (
+                    attempt.leader_epoch == state.leader_epoch
+                    and attempt.partition_epoch > state.partition_epoch
+                ):
+                    partition.leadership.attempt(attempt)
+
+    def _follow(self, partition: Partition, state: PartitionState) -> None:
+        """Copy the partition if it has a leader elsewhere; otherwise stand by."""
+        if partition.is_leader or (state.leader, state.leader_epoch) != (
+            partition.leader_id,
+            partition.leader_epoch,
+        ):
+            partition.resign(state.leader, state.leader_epoch)
+        if state.leader in (-1, self._broker_id):
+            self._fetchers.unfollow(partition)
+            if state.leader == self._broker_id:
+                self._say_once(
+                    partition,
+                    f"waits for an epoch of its own: {state.leader_epoch} was given to another start",
+                )
+            return
+        self._waiting.discard((UUID(bytes=partition.topic_id), partition.index))
+        self._fetchers.follow(partition, state.leader, state.leader_epoch)
+
+    def _say_once(self, partition: Partition, why: str) -> None:
+        key = (UUID(bytes=partition.topic_id), partition.index)
+        if key not in self._waiting:
+            self._waiting.add(key)
+            logger.info("%r is neither led nor copied here now: %s", partition, why)
 
     def _may_lead(self, state: PartitionState) -> bool:
         return (
@@ -248,6 +322,7 @@ class ReplicaManager:
         """Stop serving what the cluster state no longer gives to this broker; its data stays where it is."""
         for key in [key for key in self._open if key not in wanted]:
             partition = self._open.pop(key)
+            self._fetchers.unfollow(partition)
             partition.resign(-1, partition.leader_epoch)
             self._partition_of.pop(partition.log, None)
             served = self.by_key.get(partition.topic_id)
@@ -260,7 +335,15 @@ class ReplicaManager:
             self._logs.set_aside(partition.topic, partition.index)
 
     async def revive(self, partition: Partition, now_ms: int) -> None:
-        """Take a partition back into service whose log failed; the log is cut at what was synced."""
+        """Take a partition back into service whose log failed; the log is cut at what was synced.
+
+        Followers may have copied what is cut, so a leader with followers does not lead again in the same epoch: it steps
+        down (`IsrKeeper`), and whoever is elected next compares logs.
+        """
+        leadership = partition.leadership
+        if leadership is not None and len(leadership.state.replicas) > 1:
+            partition.unfit_epoch = leadership.epoch
+        self._fetchers.unfollow(partition)
         partition.resign(-1, partition.leader_epoch)
         try:
             await self._run_blocking(lambda: partition.log.reopen(now_ms))

@@ -1,7 +1,10 @@
-"""One partition as this broker leads it: appends, the high watermark, and who waits for either.
+"""One partition as this broker leads or follows it: appends, the high watermark, and who waits for either.
 
-Everything here runs on the event loop's thread and never blocks: appends go to the page cache, durability is the
-flusher's business. Produce and fetch handlers are the callers; the replica manager moves a partition between roles.
+Everything here runs on the event loop's thread and blocks only to cut a log: appends go to the page cache, durability is
+the flusher's business. Produce and fetch handlers and the follower's fetchers are the callers; the replica manager moves a
+partition between roles:
+
+    idle ──the store names a leader elsewhere──▶ following ──elected, this incarnation──▶ leading ──another epoch──▶ ...
 
 What is acknowledged when (design section 3.4):
 
@@ -12,22 +15,38 @@ What is acknowledged when (design section 3.4):
 | all | the high watermark passes the record | the high watermark passes the record |
 
 With `Fsync` the log end that counts toward the high watermark is the *synced* end, so consumers see only synced bytes.
+Followers may fetch unsynced bytes, so that the two syncs overlap: a leader that crashes comes back in another epoch, in
+which they compare.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from strandline_broker.errors import ErrorCode, KafkaError
+from strandline_broker.replica.leadership import Leadership
+from strandline_broker.replica.waiters import (
+    ROW_APPEND_TIME,
+    ROW_BASE_OFFSET,
+    ROW_ERROR,
+    ROW_START_OFFSET,
+    settle,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from strandline_broker.cluster.model import PartitionState, ReplicaRef
     from strandline_broker.log.log import Log
     from strandline_broker.log.producer_state import ProducerEntry
+    from strandline_broker.replica.waiters import AppendWaiter, FetchWaiter, ReplicaWaiter
     from strandline_broker.seams.disk import FileSlice
+
+logger = logging.getLogger(__name__)
 
 
 class FlushMode(Enum):
@@ -45,32 +64,6 @@ class OffsetAt(NamedTuple):
     leader_epoch: int
 
 
-class AppendWaiter(Protocol):
-    """A produce request that waits for one of its partitions."""
-
-    acks: int
-
-    def partition_done(self, row: list[object]) -> None:
-        """Take note that the partition behind `row` is settled; `row` holds its answer."""
-        ...
-
-
-class FetchWaiter(Protocol):
-    """A fetch request that waits for data."""
-
-    def data_arrived(self, byte_count: int) -> None:
-        """Take note that about `byte_count` more bytes became visible, or that the partition changed its role."""
-        ...
-
-
-# Positions in the row that a produce response encodes: (partition, error, base offset, append time, log start[, message,
-# record errors, leader]).
-ROW_ERROR = 1
-ROW_BASE_OFFSET = 2
-ROW_APPEND_TIME = 3
-ROW_START_OFFSET = 4
-ROW_LEADER = 7
-
 NEW_LEADER_MS = 10_000
 """For so long a gap in a producer's sequence is refused like the requests that it follows from: a client that had
 several under way when this broker was not the leader yet retries them in order. Told of the gap itself, librdkafka
@@ -80,15 +73,15 @@ gives up its epoch and sends again what the last leader may have written: duplic
 class Partition:
     """A partition that has a replica on this broker.
 
-    `leader_epoch` is -1 until the cluster store names this broker's incarnation as leader.
+    `leader_epoch` is -1 until the cluster store names a leader. `leadership` is there exactly while this broker leads.
     """
 
     __slots__ = (
-        "_epoch_start_offset",
         "_fsync",
         "_high_watermark_waiters",
         "_led_since_ms",
         "_local_waiters",
+        "_low_watermark_waiters",
         "_size_at_high_watermark",
         "_staged",
         "bytes_in",
@@ -100,10 +93,14 @@ class Partition:
         "isr_size",
         "leader_epoch",
         "leader_id",
+        "leadership",
         "log",
         "min_isr",
+        "on_synced",
+        "replica_waiters",
         "topic",
         "topic_id",
+        "unfit_epoch",
     )
 
     def __init__(
@@ -116,15 +113,20 @@ class Partition:
         self.is_leader = False
         self.leader_id = -1
         self.leader_epoch = -1
+        self.leadership: Leadership | None = None
         self.isr_size = 0
         self.min_isr = 1
+        self.unfit_epoch = -1
+        """Leader epoch in which this broker must not lead (again): its log lost bytes that followers may have."""
         self.high_watermark = max(log.start_offset, min(high_watermark, log.synced_end))
         # Bytes of batches accepted from producers and handed to readers since the log was opened, for metrics.
         self.bytes_in = 0
         self.bytes_out = 0
         # In the order of their coming.
         self.fetch_waiters: dict[FetchWaiter, None] = {}
-        self._epoch_start_offset = log.end_offset
+        self.replica_waiters: dict[ReplicaWaiter, None] = {}
+        self.on_synced: Callable[[], None] | None = None
+        """Called, while following, when what was appended is durable."""
         self._led_since_ms = -1
         self._fsync = flush is FlushMode.FSYNC
         self._size_at_high_watermark = log.size_bytes
@@ -132,41 +134,52 @@ class Partition:
         self._staged: list[tuple[AppendWaiter, list[object], int]] = []
         self._local_waiters: deque[tuple[AppendWaiter, list[object], int]] = deque()
         self._high_watermark_waiters: deque[tuple[AppendWaiter, list[object], int]] = deque()
+        self._low_watermark_waiters: dict[asyncio.Future[None], None] = {}
 
     def __repr__(self) -> str:
         return f"<Partition {self.topic}-{self.index} epoch={self.leader_epoch} leader={self.leader_id}>"
 
     # -- roles ---------------------------------------------------------------------------------------------------------
 
-    def become_leader(self, leader_id: int, leader_epoch: int, isr_size: int, min_isr: int) -> None:
-        """Lead from now on in `leader_epoch`.
+    def lead(self, own: ReplicaRef, state: PartitionState, min_isr: int, now: float) -> None:
+        """Lead from now on as `state` says, or take over what changed within the epoch. `now` is monotonic seconds.
 
-        Raises KafkaError(FENCED_LEADER_EPOCH) for an epoch below one that this log has seen (design section 3.3).
+        `min_isr` is the effective minimum. Raises KafkaError(FENCED_LEADER_EPOCH) for an epoch below one that this log has
+        seen, or one that it must not lead any more (design section 3.3).
         """
-        if leader_epoch < self.leader_epoch or leader_epoch < self.log.last_epoch:
+        epoch = state.leader_epoch
+        if epoch < self.leader_epoch or epoch < self.log.last_epoch or epoch <= self.unfit_epoch:
             raise KafkaError(
                 ErrorCode.FENCED_LEADER_EPOCH,
-                f"{self.topic}-{self.index}: asked to lead in epoch {leader_epoch}, the log has seen "
+                f"{self.topic}-{self.index}: asked to lead in epoch {epoch}, the log has seen "
                 f"{max(self.leader_epoch, self.log.last_epoch)}",
             )
-        self.isr_size = isr_size
+        self.isr_size = len(state.isr)
         self.min_isr = min_isr
-        if self.is_leader and leader_epoch == self.leader_epoch:
+        if self.leadership is not None and epoch == self.leader_epoch:
+            self.leadership.confirm(state, min_isr)
+            if self.leadership.frozen:
+                self._fail_impatient()
+            self.advance_high_watermark()
+            self._wake_deletions()
             return
         self._fail_waiters()
-        self.leader_id = leader_id
-        self.leader_epoch = leader_epoch
+        self.leader_id = own.broker_id
+        self.leader_epoch = epoch
         self.is_leader = True
-        self._epoch_start_offset = self.log.end_offset
         self._led_since_ms = -1
-        self.log.epochs.assign(leader_epoch, self.log.end_offset)
+        self.log.epochs.assign(epoch, self.log.end_offset)
+        self.leadership = Leadership(own, state, min_isr, self.log.end_offset, now)
+        self._wake_fetches(0)
         self.advance_high_watermark()
 
     def resign(self, leader_id: int, leader_epoch: int) -> None:
-        """Stop leading; whoever waits is told to look for the new leader."""
+        """Stop leading; whoever waits is told to look for the new leader (-1: there is none)."""
         self.is_leader = False
+        self.leadership = None
         self.leader_id = leader_id
         self.leader_epoch = max(self.leader_epoch, leader_epoch)
+        self.isr_size = 0
         self._fail_waiters()
         self._wake_fetches(0)
 
@@ -178,9 +191,22 @@ class Partition:
         if not self.is_leader:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         if current_leader_epoch >= 0 and current_leader_epoch != self.leader_epoch:
-            if current_leader_epoch < self.leader_epoch:
-                raise KafkaError(ErrorCode.FENCED_LEADER_EPOCH)
-            raise KafkaError(ErrorCode.UNKNOWN_LEADER_EPOCH)
+            self._refuse_epoch(current_leader_epoch)
+
+    def check_reader(self, current_leader_epoch: int = -1) -> None:
+        """Refuse a consumer that this broker can serve neither as the leader nor as a follower (KIP-392).
+
+        Raises KafkaError as `check_leader` does.
+        """
+        if not self.is_leader and self.leader_id < 0:
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        if current_leader_epoch >= 0 and current_leader_epoch != self.leader_epoch:
+            self._refuse_epoch(current_leader_epoch)
+
+    def _refuse_epoch(self, current_leader_epoch: int) -> None:
+        if current_leader_epoch < self.leader_epoch:
+            raise KafkaError(ErrorCode.FENCED_LEADER_EPOCH)
+        raise KafkaError(ErrorCode.UNKNOWN_LEADER_EPOCH)
 
     # -- appends -------------------------------------------------------------------------------------------------------
 
@@ -230,27 +256,26 @@ class Partition:
                 row[ROW_APPEND_TIME] = -1
                 waiter.partition_done(row)
             return False
-        if self._fsync:
-            # A duplicate's original may be synced already: then nothing is left to wait for.
-            synced_end = self.log.synced_end
-            high_watermark = self.high_watermark
-            for entry in staged:
-                waiter, row, offset = entry
-                if waiter.acks == -1:
-                    if offset <= high_watermark:
-                        waiter.partition_done(row)
-                    else:
-                        self._high_watermark_waiters.append(entry)
-                elif waiter.acks == 0 or offset <= synced_end:
+        fsync = self._fsync
+        # A duplicate's original may be committed already: then nothing is left to wait for.
+        high_watermark = self.high_watermark
+        durable_end = self.log.synced_end if fsync else self.log.end_offset
+        for entry in staged:
+            waiter, row, offset = entry
+            if waiter.acks == -1:
+                if offset <= high_watermark:
                     waiter.partition_done(row)
                 else:
-                    self._local_waiters.append(entry)
-            return self.log.end_offset > synced_end
-        for entry in staged:
-            if entry[0].acks == -1:
-                self._high_watermark_waiters.append(entry)
+                    self._high_watermark_waiters.append(entry)
+            elif waiter.acks == 0 or offset <= durable_end:
+                waiter.partition_done(row)
             else:
-                entry[0].partition_done(entry[1])
+                self._local_waiters.append(entry)
+        if self.replica_waiters:
+            for follower in tuple(self.replica_waiters):
+                follower.data_arrived(1)
+        if fsync:
+            return self.log.end_offset > durable_end
         self.advance_high_watermark()
         return False
 
@@ -263,19 +288,26 @@ class Partition:
             waiter.partition_done(row)
         if self.is_leader:
             self.advance_high_watermark()
+        elif self.on_synced is not None:
+            self.on_synced()
 
     def sync_failed(self) -> None:
         """Settle everybody who waits: after a failed fsync nothing unsynced may ever be acknowledged."""
         self._fail_waiters(ErrorCode.KAFKA_STORAGE_ERROR)
+        if self.on_synced is not None:
+            self.on_synced()
 
     def advance_high_watermark(self) -> None:
         """Raise the high watermark to what every in-sync replica has; never lower it.
 
         It stands still while the in-sync replicas are fewer than `min.insync.replicas` (design section 3.2).
         """
-        if self.isr_size < self.min_isr:
+        leadership = self.leadership
+        if leadership is None or leadership.frozen:
             return
         end = self.log.synced_end if self._fsync else self.log.end_offset
+        if not leadership.alone:
+            end = leadership.committed_end(end)
         if end <= self.high_watermark:
             return
         self.high_watermark = end
@@ -287,7 +319,11 @@ class Partition:
         arrived = size - self._size_at_high_watermark
         self._size_at_high_watermark = size
         if self.fetch_waiters:
-            self._wake_fetches(max(arrived, 1))
+            for reader in tuple(self.fetch_waiters):
+                reader.data_arrived(max(arrived, 1))
+        if self.replica_waiters:
+            for follower in tuple(self.replica_waiters):
+                follower.high_watermark_moved()
 
     # -- reads ---------------------------------------------------------------------------------------------------------
 
@@ -314,7 +350,7 @@ class Partition:
     @property
     def leader_epoch_start_offset(self) -> int:
         """Log end when the current epoch began; the high watermark may lag it for a moment (KIP-207)."""
-        return self._epoch_start_offset
+        return self.leadership.epoch_start if self.leadership is not None else self.log.end_offset
 
     @property
     def log_start_offset(self) -> int:
@@ -374,14 +410,103 @@ class Partition:
                 f"offset {offset} is beyond the high watermark {self.high_watermark}",
             )
         self.log.advance_start(offset)
-        return self.log.start_offset
+        while (low := self.low_watermark()) < offset:
+            moved = asyncio.get_running_loop().create_future()
+            self._low_watermark_waiters[moved] = None
+            try:
+                await moved
+            finally:
+                del self._low_watermark_waiters[moved]
+            self.check_leader()
+        return low
+
+    def low_watermark(self) -> int:
+        """Return the lowest log start of the replicas in sync, -1 while one has not said; only the leader knows it."""
+        leadership = self.leadership
+        if leadership is None:
+            return -1
+        return leadership.low_watermark(self.log.start_offset, leadership.state.isr_ids)
 
     def diverging_epoch(self, last_fetched_epoch: int, fetch_offset: int) -> tuple[int, int] | None:
-        """Return (epoch, end offset) where a reader's log parts from this one, or None if it does not (KIP-595)."""
+        """Return (epoch, end offset) where a reader's log parts from this one, or None if it does not (KIP-595).
+
+        Raises KafkaError(OFFSET_OUT_OF_RANGE) for an epoch that this log knows nothing of.
+        """
         epoch, end_offset = self.log.epoch_end_offset(last_fetched_epoch)
+        if epoch < 0:
+            raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE, f"leader epoch {last_fetched_epoch} is not known")
         if epoch < last_fetched_epoch or end_offset < fetch_offset:
             return epoch, end_offset
         return None
+
+    # -- replication ---------------------------------------------------------------------------------------------------
+
+    def follower_fetched(
+        self, broker_id: int, generation: int, log_end: int, log_start: int, now: float
+    ) -> bool:
+        """Take note of a follower's fetch whose log agrees with ours; return whether it may want to join the ISR.
+
+        `log_end` is the end of its log, durable where `flush` asks for it. Raises KafkaError: NOT_LEADER_OR_FOLLOWER, or
+        UNKNOWN_LEADER_EPOCH for a broker that is no replica as far as is known here.
+        """
+        leadership = self.leadership
+        if leadership is None:
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        if broker_id not in leadership.state.replicas:
+            raise KafkaError(ErrorCode.UNKNOWN_LEADER_EPOCH, f"broker {broker_id} is no replica of {self!r}")
+        follower = leadership.fetched(broker_id, generation, log_end, log_start, self.log.end_offset, now)
+        if leadership.counts(broker_id):
+            self.advance_high_watermark()
+        self._wake_deletions()
+        return leadership.may_want_to_join(follower, self.high_watermark)
+
+    def read_for_follower(self, offset: int, max_bytes: int, *, min_one_batch: bool) -> FileSlice | None:
+        """Return what a follower lacks from `offset` on, or None for nothing. Raises KafkaError(OFFSET_OUT_OF_RANGE)."""
+        return self.log.read(offset, max_bytes, self.log.end_offset, min_one_batch=min_one_batch)
+
+    @property
+    def replicated_end(self) -> int:
+        """The end of what this replica may vouch for to its leader: the synced end with `Fsync` (design section 3.4)."""
+        return self.log.synced_end if self._fsync else self.log.end_offset
+
+    @property
+    def wants_sync(self) -> bool:
+        """Whether a follower has to wait for a sync before it may fetch again."""
+        return self._fsync and self.log.end_offset > self.log.synced_end
+
+    def append_from_leader(self, records: memoryview, now_ms: int) -> None:
+        """Append what the leader sent, as it is. Raises KafkaError as `Log.append_follower` does."""
+        assert not self.is_leader, "only followers copy"
+        self.log.now_ms = now_ms
+        self.log.append_follower(records)
+        self.bytes_in += len(records)
+
+    def learn_from_leader(self, high_watermark: int, log_start: int) -> None:
+        """Take over the leader's high watermark and log start, as far as they lie within this log. Raises KafkaError."""
+        end = min(high_watermark, self.replicated_end)
+        if end > self.high_watermark:
+            self.high_watermark = end
+            size = self.log.size_bytes
+            arrived = size - self._size_at_high_watermark
+            self._size_at_high_watermark = size
+            for reader in tuple(self.fetch_waiters):
+                reader.data_arrived(max(arrived, 1))
+        if log_start > self.log.start_offset:
+            self.log.advance_start(min(log_start, self.log.end_offset))
+
+    def cut(self, offset: int) -> None:
+        """Drop everything from `offset` on that the leader does not have. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
+        if offset < self.high_watermark:
+            logger.warning("%r: cut at %d, below its high watermark %d", self, offset, self.high_watermark)
+        self.log.truncate_to(offset)
+        self.high_watermark = min(self.high_watermark, self.log.end_offset)
+
+    def start_over(self, offset: int) -> None:
+        """Drop everything and begin at `offset`, the leader's log start. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
+        logger.warning("%r: its log [%d, %d) is gone at the leader; starting over at %d", self,
+                       self.log.start_offset, self.log.end_offset, offset)  # fmt: skip
+        self.log.reset_to(offset)
+        self.high_watermark = offset
 
     # -- internal ------------------------------------------------------------------------------------------------------
 
@@ -390,6 +515,14 @@ class Partition:
         self._local_waiters.clear()
         self._high_watermark_waiters.clear()
         settle(entries, code)
+
+    def _fail_impatient(self) -> None:
+        """Tell producers that the ISR fell below its minimum after their records were written; these may survive."""
+        entries = [entry for entry in self._high_watermark_waiters if not entry[0].patient]
+        if entries:
+            patient = [entry for entry in self._high_watermark_waiters if entry[0].patient]
+            self._high_watermark_waiters = deque(patient)
+            settle(entries, ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND)
 
     def forget_waiter(self, waiter: AppendWaiter) -> list[list[object]]:
         """Drop a waiter whose time is up and return the rows that were not settled."""
@@ -402,14 +535,12 @@ class Partition:
         return rows
 
     def _wake_fetches(self, byte_count: int) -> None:
-        for waiter in tuple(self.fetch_waiters):
+        for waiter in (*self.fetch_waiters, *self.replica_waiters):
             waiter.data_arrived(byte_count)
+        self._wake_deletions()
 
-
-def settle(entries: Iterable[tuple[AppendWaiter, list[object], int]], code: ErrorCode) -> None:
-    """Answer waiting appends with an error code: the outcome is unknown to them, and they may retry."""
-    for waiter, row, _ in entries:
-        row[ROW_ERROR] = code
-        row[ROW_BASE_OFFSET] = -1
-        row[ROW_APPEND_TIME] = -1
-        waiter.partition_done(row)
+    def _wake_deletions(self) -> None:
+        """Let DeleteRecords look at the low watermark again."""
+        for moved in self._low_watermark_waiters:
+            if not moved.done():
+                moved.set_result(None)

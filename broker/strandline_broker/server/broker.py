@@ -5,8 +5,8 @@ Start (each step needs the ones before it):
     identity, logs recovered -> last known cluster state -> Kafka listeners -> Lease `starting`
     -> view of the store, partitions opened and led as it says -> Lease `running` -> HTTP port
 
-Stop: Lease `draining` (the controller moves leaderships where it can) -> listeners closed, open answers sent -> logs synced
-and closed clean -> Lease let go. `server.run` is the process around it; tests may start several brokers in one loop.
+Stop: Lease `draining` -> the controller moves leaderships where it can -> listeners closed, open answers sent -> logs
+synced and closed clean -> Lease let go. `server.run` is the process around it; tests may start several brokers in one loop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from strandline_broker.api.fetch_sessions import FetchSessionCache
 from strandline_broker.api.handlers import build_registry
 from strandline_broker.api.produce import ProduceHandler
 from strandline_broker.cluster.lease_keeper import LeaseKeeper, LeaseLost, micro_time
-from strandline_broker.cluster.model import BrokerLease, BrokerPhase, Endpoint
+from strandline_broker.cluster.model import BrokerLease, BrokerPhase, Endpoint, ReplicaRef
 from strandline_broker.cluster.store import Unavailable
 from strandline_broker.cluster.view import ClusterView
 from strandline_broker.coordinator.groups import GroupCoordinator
@@ -34,6 +34,7 @@ from strandline_broker.replica.manager import ReplicaManager
 from strandline_broker.replica.partition import FlushMode, Partition
 from strandline_broker.server import log_dirs
 from strandline_broker.server.cleaning import CleaningService
+from strandline_broker.server.config import RACK_AWARE_REPLICA_SELECTOR
 from strandline_broker.server.dynamic_config import DynamicConfig
 from strandline_broker.server.inter_broker import (
     TOKEN_CHECK_INTERVAL_S,
@@ -41,6 +42,7 @@ from strandline_broker.server.inter_broker import (
     warn_once_others_appear,
 )
 from strandline_broker.server.producer_ids import ProducerIds
+from strandline_broker.server.replication import Replication, load_attempts, make_fetchers
 from strandline_broker.server.volume import Volume
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from strandline_broker.cluster.store import ClusterStore
     from strandline_broker.log.log import Log
     from strandline_broker.net.connection import Connection
+    from strandline_broker.peers.contract import Peers
     from strandline_broker.seams.clock import Clock
     from strandline_broker.seams.disk import Disk
     from strandline_broker.seams.network import Network
@@ -81,8 +84,12 @@ class Broker:
         threads: Threads,
         boot_id: str,
         on_lost: Callable[[str], None],
+        peers: Peers | None = None,
     ) -> None:
         """`boot_id` names this boot of the kernel, empty if unknown.
+
+        `peers` is where connections to other brokers come from; unset: sockets, where the configuration has a listener
+        between brokers. Who sets it authenticates brokers in its own way.
 
         `on_lost` is called when this process must end: a successor runs under the same broker id.
         """
@@ -118,6 +125,7 @@ class Broker:
         self._producer_ids = ProducerIds(store, config.cluster_name, disk, rng, self._blocking)
         self._sasl: SaslService | None = None
         self._inter_broker: InterBroker | None = None
+        self._peers = peers
         self.cleaning: CleaningService | None = None
         self.ready = False
 
@@ -138,20 +146,46 @@ class Broker:
             self._disk, config, self.rng, self.store, self.logs, self._blocking, self._boot_id
         )
         volume = self._volume
+        await self._open_inter_broker()
+        own = ReplicaRef(config.broker_id, volume.identity.generation)
+        attempts = load_attempts(self._disk)
+        fetchers = make_fetchers(
+            config,
+            own,
+            peers=self._peers,
+            view=self.view,
+            clock=self.clock,
+            rng=self.rng,
+            request_sync=self._request_sync,
+        )
         self.replicas = ReplicaManager(
             broker_id=config.broker_id,
             incarnation=volume.incarnation,
-            resumable_incarnation=volume.resumable_incarnation,
+            resumable_incarnation=volume.resumable_incarnation if attempts is not None else None,
             generation=volume.identity.generation,
             view=self.view,
             logs=self.logs,
+            fetchers=fetchers,
+            clock=self.clock,
             flush=self._flush,
+            attempts=attempts or {},
             run_blocking=self._blocking,
             persist_view=volume.save_view,
         )
+        self.replication = Replication(
+            config,
+            replicas=self.replicas,
+            fetchers=fetchers,
+            view=self.view,
+            store=self.store,
+            disk=self._disk,
+            clock=self.clock,
+            rng=self.rng,
+            run_blocking=self._blocking,
+        )
         volume.load_view(self.view)
         self.groups = self._make_groups()
-        self.replicas.on_roles = self.groups.reconcile
+        self.replicas.on_roles = self._roles_changed
         self.produce = ProduceHandler(
             self.replicas, self.view, self.clock, self._request_sync, config.request_timeout_max_ms
         )
@@ -162,8 +196,10 @@ class Broker:
             self.sessions,
             self.clock,
             self._loop,
+            self.replication.handler,
             max_bytes=config.fetch_max_bytes,
             max_parked=config.fetch_parked_max,
+            rack_aware=config.replica_selector_class == RACK_AWARE_REPLICA_SELECTOR,
         )
         self._dispatcher = Dispatcher(self, self.produce, self.fetch)
         self.server = Server(self._network, self._dispatcher, config.net_limits())
@@ -187,6 +223,7 @@ class Broker:
         await self.view.wait_fresh()
         await self.replicas.reconcile()
         self._spawn(self.lease_keeper.run())
+        self._spawn(self.replication.keeper.run())
         self._spawn(self._producer_ids.refill())
         self._spawn(self._every(_EXPIRY_INTERVAL_S, self._expire))
         self._spawn(self._every(config.log_retention_check_interval_ms / 1000, self._sweep))
@@ -219,11 +256,6 @@ class Broker:
                 self.config, clock=self.clock, rng=self.rng, threads=self._threads
             )
             self._spawn(self._every(USERS_CHECK_INTERVAL_S, self._sasl.check_users))
-        if any(listener.internal for listener in listeners):
-            self._inter_broker = await InterBroker.open(self.config, clock=self.clock, rng=self.rng)
-            self._spawn(self._every(TOKEN_CHECK_INTERVAL_S, self._inter_broker.check_token))
-        else:
-            warn_once_others_appear(self.view)
         for listener in listeners:
             tls = None
             if listener.tls:
@@ -247,10 +279,20 @@ class Broker:
                 )
             )
 
+    async def _open_inter_broker(self) -> None:
+        """Make ready to connect to other brokers, and to know them."""
+        if self._peers is not None:
+            return
+        if any(listener.internal for listener in self.config.resolve_listeners()):
+            self._inter_broker = await InterBroker.open(self.config, clock=self.clock, rng=self.rng)
+            self._peers = self._inter_broker.peers(self._network)
+            self._spawn(self._every(TOKEN_CHECK_INTERVAL_S, self._inter_broker.check_token))
+        else:
+            warn_once_others_appear(self.view)
+
     def _guard_of(self, listener: Listener) -> Callable[[Connection], None] | None:
         if listener.internal:
-            assert self._inter_broker is not None
-            return self._inter_broker.guard
+            return self._inter_broker.guard if self._inter_broker is not None else None
         return self._sasl.guard_of(listener) if self._sasl and listener.sasl_mechanisms else None
 
     def _make_groups(self) -> GroupCoordinator:
@@ -297,9 +339,11 @@ class Broker:
         with contextlib.suppress(LeaseLost, Unavailable, TimeoutError):
             async with asyncio.timeout(2.0):
                 await self.lease_keeper.set_state(BrokerPhase.DRAINING)
+        await self.replication.hand_over()
         await self.groups.close()
         await self.server.close()
         await self._dispatcher.close()
+        await self.replication.fetchers.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -336,6 +380,10 @@ class Broker:
     async def allocate_producer_id(self) -> int:
         """Return a producer id that nobody was given before. Raises KafkaError."""
         return await self._producer_ids.allocate()
+
+    def _roles_changed(self) -> None:
+        self.groups.reconcile()
+        self.replication.roles_changed()
 
     # -- syncs ---------------------------------------------------------------------------------------------------------
 

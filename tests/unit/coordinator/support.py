@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine, Hashable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from tests.unit.replica.support import lead_alone
+
 from strandline_broker.coordinator.runtime import CoordinatorRuntime
 from strandline_broker.errors import ErrorCode
 from strandline_broker.group.effects import Effects
@@ -173,7 +175,7 @@ class Bench:
 
     def lead(self, epoch: int) -> None:
         """Become the leader in `epoch`."""
-        self.partition.become_leader(0, epoch, 1, 1)
+        lead_alone(self.partition, epoch)
         self.runtime.reconcile()
 
     def resign(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.unit.coordinator.support import NOW_MS, Bench, FakeTicket, run
 from tests.unit.log.support import FailingDisk
+from tests.unit.replica.support import lead_alone
 
 from strandline_broker.coordinator.slot import Phase
 from strandline_broker.errors import ErrorCode, KafkaError
@@ -306,7 +307,7 @@ def test_a_resignation_ends_the_loading(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         bench.resign()
         assert code_of(bench) is ErrorCode.NOT_COORDINATOR
-        bench.partition.become_leader(0, 3, 1, 1)
+        lead_alone(bench.partition, 3)
         bench.runtime.reconcile()
         await bench.until(lambda: code_of(bench) is ErrorCode.NONE)
         assert len(bench.shards) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.replica.support import lead_alone
 
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.config import LogConfig
@@ -18,6 +19,7 @@ class Waiter:
     """A produce request."""
 
     acks = -1
+    patient = False
 
     def partition_done(self, row: list[object]) -> None:
         """Take the answer."""
@@ -46,7 +48,7 @@ def test_a_gap_is_named_only_by_a_leader_of_some_standing(after_ms: int, code: E
     with pytest.raises(KafkaError) as refused:
         _stage(partition, 0, NOW_MS)
     assert refused.value.code is ErrorCode.NOT_LEADER_OR_FOLLOWER
-    partition.become_leader(0, 1, 1, 1)
+    lead_alone(partition, 1)
     _stage(partition, 0, NOW_MS)
     with pytest.raises(KafkaError) as refused:
         _stage(partition, 3, NOW_MS + after_ms)
@@ -56,9 +58,9 @@ def test_a_gap_is_named_only_by_a_leader_of_some_standing(after_ms: int, code: E
 
 def test_every_new_epoch_starts_the_time_again() -> None:
     partition = _partition()
-    partition.become_leader(0, 1, 1, 1)
+    lead_alone(partition, 1)
     _stage(partition, 0, NOW_MS)
-    partition.become_leader(0, 2, 1, 1)
+    lead_alone(partition, 2)
     later_ms = NOW_MS + 10 * NEW_LEADER_MS
     _stage(partition, 1, later_ms)
     with pytest.raises(KafkaError) as refused:
@@ -68,7 +70,7 @@ def test_every_new_epoch_starts_the_time_again() -> None:
 
 def test_other_refusals_stay_what_they_are() -> None:
     partition = _partition()
-    partition.become_leader(0, 1, 1, 1)
+    lead_alone(partition, 1)
     with pytest.raises(KafkaError) as refused:
         partition.stage(Waiter(), [0] * 8, memoryview(bytearray(61)), NOW_MS)
     assert refused.value.code is ErrorCode.INVALID_RECORD

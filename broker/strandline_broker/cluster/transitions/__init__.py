@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .assignment import Load, NotEnoughBrokers, assign, assign_replicas, new_partition
 from .election import Election, Outcome, elect, has_valid_leader, react
-from .isr import fence, grow_isr, may_join_isr, shrink_isr
+from .isr import depose, fence, grow_isr, may_join_isr, shrink_isr
 from .reassignment import (
     advance_reassignment,
     cancel_reassignment,
@@ -43,6 +43,7 @@ __all__ = [
     "assign_replicas",
     "cancel_reassignment",
     "change_config",
+    "depose",
     "effective_min_isr",
     "elect",
     "fence",

@@ -1,0 +1,293 @@
+"""Fetch as brokers send it: followers copying from this leader, on the listener between brokers.
+
+What differs from a consumer's Fetch (`fetch.py`): reads go to the log end; the offset asked for is what the follower has,
+and moves the high watermark; logs are compared first, and an answer about a diverging log counts nothing (design 3.4).
+
+How long a Fetch waits when there is nothing to copy: as long as the follower says, but only `NEWS_MS` when the follower has
+not heard of the newest high watermark, or does not ask yet for everything that it has to copy from here: it then learns
+soon of either, although nothing is written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from strandline_broker.api.support.fetch_rows import NO_RECORDS, NO_REPLICA, Row, encode_rows, error_row
+from strandline_broker.errors import ErrorCode, KafkaError
+from strandline_broker.net.handler import Pending
+from strandline_broker.wire.fetch import encode_fetch_response
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from strandline_broker.api.fetch_sessions import FetchSession, FetchSessionCache, FetchTarget, TopicKey
+    from strandline_broker.cluster.view import ClusterView
+    from strandline_broker.net.connection import Connection
+    from strandline_broker.net.handler import Response
+    from strandline_broker.replica.manager import ReplicaManager
+    from strandline_broker.replica.partition import Partition
+    from strandline_broker.seams.clock import Clock
+    from strandline_broker.wire.fetch import FetchRequest
+    from strandline_broker.wire.header import RequestHeader
+
+NEWS_MS = 50
+"""So long may a follower lag behind a high watermark that moved without new data."""
+
+
+class LeaderThrottle(Protocol):
+    """Bounds the bytes sent to followers that are not in sync (`leader.replication.throttled.rate`)."""
+
+    def allows(self, partition: Partition, replica_id: int) -> bool:
+        """Say whether records of this partition may be sent to the replica now."""
+        ...
+
+    def sent(self, partition: Partition, replica_id: int, byte_count: int) -> None:
+        """Count bytes sent."""
+        ...
+
+
+class ReplicaFetchOperation(Pending):
+    """One fetch of a follower from its arrival to its answer."""
+
+    __slots__ = (
+        "_handler",
+        "connection",
+        "correlation_id",
+        "is_ready",
+        "request",
+        "session",
+        "short",
+        "targets",
+        "timer",
+        "version",
+    )
+
+    def __init__(
+        self,
+        handler: ReplicaFetchHandler,
+        connection: Connection,
+        header: RequestHeader,
+        request: FetchRequest,
+        session: FetchSession | None,
+        targets: list[FetchTarget],
+    ) -> None:
+        super().__init__(mute=True)
+        self._handler = handler
+        self.connection = connection
+        self.version = header.api_version
+        self.correlation_id = header.correlation_id
+        self.request = request
+        self.session = session
+        self.targets = targets
+        self.is_ready = False
+        self.short = False
+        """Whether it waits no longer than `NEWS_MS` already."""
+        self.timer: asyncio.TimerHandle | None = None
+
+    def data_arrived(self, byte_count: int) -> None:
+        """Answer soon: there is something to copy, or a role changed."""
+        if not self.is_ready:
+            self.is_ready = True
+            self._handler.ready(self)
+
+    def high_watermark_moved(self) -> None:
+        """Answer a little later, so that the follower learns of it; data that arrives meanwhile tells it at once."""
+        if not self.short:
+            self.short = True
+            self._handler.hurry(self)
+
+
+class ReplicaFetchHandler:
+    """Takes the fetches of followers. `may_join` is told when a follower may be ready for the ISR."""
+
+    def __init__(
+        self,
+        replicas: ReplicaManager,
+        view: ClusterView,
+        sessions: FetchSessionCache,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        max_bytes: int,
+        may_join: Callable[[], None],
+        throttle: LeaderThrottle | None = None,
+    ) -> None:
+        self._replicas = replicas
+        self._view = view
+        self._sessions = sessions
+        self._clock = clock
+        self._loop = loop
+        self._max_bytes = max_bytes
+        self._may_join = may_join
+        self._throttle = throttle
+        # At most one per connection: parking mutes it.
+        self._parked: dict[Connection, ReplicaFetchOperation] = {}
+        self._ready: list[ReplicaFetchOperation] = []
+
+    def handle(
+        self, connection: Connection, header: RequestHeader, request: FetchRequest
+    ) -> Response | Pending:
+        """Take note of what the follower has, and answer at once if there is more."""
+        version, correlation_id = header.api_version, header.correlation_id
+        try:
+            session, targets = self._sessions.open(request, version, self._clock.monotonic())
+        except KafkaError as error:
+            return encode_fetch_response(version, correlation_id, int(error.code), 0, [])
+        topics, byte_count, must_answer = self._read(request, session, targets, arrived=True)
+        if byte_count or must_answer or request.max_wait_ms <= 0 or not targets:
+            return encode_rows(self._view, connection, version, correlation_id, session, topics)
+        operation = ReplicaFetchOperation(self, connection, header, request, session, targets)
+        operation.short = bool(topics) or len(targets) < self._replicas.followed_by(request.replica_id)
+        self._parked[connection] = operation
+        for partition in self._partitions(operation):
+            partition.replica_waiters[operation] = None
+        wait_ms = min(request.max_wait_ms, NEWS_MS) if operation.short else request.max_wait_ms
+        operation.timer = self._loop.call_later(wait_ms / 1000, self._answer, operation)
+        return operation
+
+    def ready(self, operation: ReplicaFetchOperation) -> None:
+        """Answer at the end of this turn of the loop, when everything of the burst has been written."""
+        if not self._ready:
+            self._loop.call_soon(self._answer_ready)
+        self._ready.append(operation)
+
+    def hurry(self, operation: ReplicaFetchOperation) -> None:
+        """Answer within `NEWS_MS`."""
+        assert operation.timer is not None
+        at = self._loop.time() + NEWS_MS / 1000
+        if operation.timer.when() > at:
+            operation.timer.cancel()
+            operation.timer = self._loop.call_at(at, self._answer, operation)
+
+    def _answer_ready(self) -> None:
+        ready, self._ready = self._ready, []
+        for operation in ready:
+            self._answer(operation)
+
+    def _answer(self, operation: ReplicaFetchOperation) -> None:
+        if self._parked.get(operation.connection) is not operation:
+            return
+        self._unpark(operation)
+        topics, _, _ = self._read(operation.request, operation.session, operation.targets, arrived=False)
+        operation.complete(
+            encode_rows(
+                self._view,
+                operation.connection,
+                operation.version,
+                operation.correlation_id,
+                operation.session,
+                topics,
+            )
+        )
+
+    def _unpark(self, operation: ReplicaFetchOperation) -> None:
+        del self._parked[operation.connection]
+        for partition in self._partitions(operation):
+            partition.replica_waiters.pop(operation, None)
+        if operation.timer is not None:
+            operation.timer.cancel()
+
+    def connection_lost(self, connection: Connection) -> None:
+        """Forget the fetch of a connection that is gone."""
+        operation = self._parked.get(connection)
+        if operation is not None:
+            self._unpark(operation)
+
+    def _partitions(self, operation: ReplicaFetchOperation) -> list[Partition]:
+        found = (self._replicas.find(target.key, target.index) for target in operation.targets)
+        return [partition for partition in found if partition is not None]
+
+    def _read(
+        self,
+        request: FetchRequest,
+        session: FetchSession | None,
+        targets: list[FetchTarget],
+        *,
+        arrived: bool,
+    ) -> tuple[dict[TopicKey, list[Row]], int, bool]:
+        """Return response rows by topic, bytes of records, and whether an error or divergence forbids waiting.
+
+        `arrived`: the fetch is new, and counts as the follower's word; it must not count again when it is answered.
+        """
+        left = min(request.max_bytes, self._max_bytes)
+        topics: dict[TopicKey, list[Row]] = {}
+        byte_count = 0
+        must_answer = False
+        may_join = False
+        incremental = session is not None and request.session_epoch > 0
+        now = self._clock.monotonic()
+        throttle = self._throttle
+        for target in targets:
+            partition = self._replicas.find(target.key, target.index)
+            try:
+                if partition is None:
+                    raise self._replicas.why_absent(target.key, target.index)
+                diverging = self._compare(partition, target)
+                if diverging is not None:
+                    must_answer = True
+                    row: Row = (target.index, 0, partition.high_watermark, partition.high_watermark,
+                           partition.log.start_offset, None, NO_REPLICA, NO_RECORDS, diverging, None, None)  # fmt: skip
+                    topics.setdefault(target.key, []).append(row)
+                    continue
+                if arrived:
+                    may_join |= partition.follower_fetched(
+                        request.replica_id,
+                        request.replica_epoch,
+                        target.fetch_offset,
+                        target.log_start_offset,
+                        now,
+                    )
+                records: object = NO_RECORDS
+                if (
+                    left > 0
+                    and target.fetch_offset != partition.log.end_offset
+                    and (throttle is None or throttle.allows(partition, request.replica_id))
+                ):
+                    found = partition.read_for_follower(
+                        target.fetch_offset, min(left, target.max_bytes), min_one_batch=byte_count == 0
+                    )
+                    if found is not None:
+                        records = found
+                        left -= found.length
+                        byte_count += found.length
+                        if throttle is not None:
+                            throttle.sent(partition, request.replica_id, found.length)
+            except KafkaError as error:
+                must_answer = True
+                topics.setdefault(target.key, []).append(error_row(self._replicas, target, error, partition))
+                target.told_high_watermark = -1
+                continue
+            high_watermark, start_offset = partition.high_watermark, partition.log.start_offset
+            if (
+                incremental
+                and records is NO_RECORDS
+                and target.told_high_watermark == high_watermark
+                and target.told_start_offset == start_offset
+            ):
+                continue
+            topics.setdefault(target.key, []).append(
+                (target.index, 0, high_watermark, high_watermark, start_offset, None, NO_REPLICA, records)
+            )
+        if may_join:
+            self._may_join()
+        return topics, byte_count, must_answer
+
+    @staticmethod
+    def _compare(partition: Partition, target: FetchTarget) -> tuple[int, int] | None:
+        """Return where the follower's log parts from ours, if it does.
+
+        Raises KafkaError for a follower that asks the wrong broker, in another epoch than ours or in none, or for an offset
+        that is not here. What it says of itself must not count before this.
+        """
+        if target.current_leader_epoch < 0:
+            raise KafkaError(ErrorCode.FENCED_LEADER_EPOCH, "a follower names the epoch in which it follows")
+        partition.check_leader(target.current_leader_epoch)
+        if target.last_fetched_epoch >= 0:
+            diverging = partition.diverging_epoch(target.last_fetched_epoch, target.fetch_offset)
+            if diverging is not None:
+                return diverging
+        log = partition.log
+        if not log.start_offset <= target.fetch_offset <= log.end_offset:
+            raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
+        return None

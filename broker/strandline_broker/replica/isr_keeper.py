@@ -1,0 +1,226 @@
+"""A leader's changes of the ISR: who has caught up joins, who lags leaves, and a leader whose log failed steps down.
+
+One task per broker. It decides from what `Leadership` knows and from the Leases in the view, and writes one patch for each
+PartitionSet, which tests the partition epochs that it decided from. The order is what makes it safe (design section 3.4):
+
+    decide ──▶ counted as an attempt ──▶ on this disk, if somebody joins ──▶ sent to the store
+       ──stored: the view brings it, confirmed──▶ done
+       ──refused: somebody was faster──▶ given up, decided again from the next view
+       ──unknown──▶ counted until the view shows a later partition epoch; tried again when the store is back
+
+Nothing here judges whether a broker lives; that is the controller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from strandline_broker.cluster.backoff import Backoff
+from strandline_broker.cluster.model import PARTITION_SET, BrokerPhase
+from strandline_broker.cluster.patches import patch_partitions
+from strandline_broker.cluster.store import Conflict, Invalid, NotFound, StoreError, Unavailable
+from strandline_broker.cluster.transitions import depose, grow_isr, shrink_isr
+from strandline_broker.replica.attempts import encode_attempts
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from strandline_broker.cluster.model import BrokerIdentity, PartitionSet, PartitionState
+    from strandline_broker.cluster.store import ClusterStore
+    from strandline_broker.cluster.view import ClusterView
+    from strandline_broker.replica.attempts import PartitionKey
+    from strandline_broker.replica.partition import Partition
+    from strandline_broker.seams.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+WRITE_TIMEOUT_S = 10.0
+WRITE_CONCURRENCY = 4
+
+
+class IsrKeeper:
+    """See the module. `led` yields (topic id, partition) of everything that this broker leads or has to step down from."""
+
+    def __init__(
+        self,
+        *,
+        store: ClusterStore,
+        view: ClusterView,
+        clock: Clock,
+        rng: random.Random,
+        lag_max_s: Callable[[], float],
+        led: Callable[[], Iterable[tuple[PartitionKey, Partition]]],
+        persist: Callable[[bytes], None],
+        run_blocking: Callable[[Callable[[], object]], Awaitable[object]],
+    ) -> None:
+        self._store = store
+        self._view = view
+        self._clock = clock
+        self._rng = rng
+        self._lag_max_s = lag_max_s
+        self._led = led
+        self._persist = persist
+        self._run_blocking = run_blocking
+        self._wake = asyncio.Event()
+        self._on_disk: bytes = encode_attempts(())
+        # Partitions of which a write is under way.
+        self._writing: set[PartitionKey] = set()
+        # What was stored, until the view brings it; and what may have been: a later refusal of the same change then says
+        # nothing about the first one.
+        self._stored: dict[PartitionKey, PartitionState] = {}
+        self._doubtful: dict[PartitionKey, PartitionState] = {}
+        self.shrinks = 0
+        self.expansions = 0
+        """ISR members removed and added so far, for metrics."""
+
+    def wake(self) -> None:
+        """Look at all followers soon: one may have caught up, or roles changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Keep the ISRs until cancelled. Never raises because of the store or the disk."""
+        backoff = Backoff(self._rng)
+        while True:
+            interval_s: float = self._lag_max_s() / 2
+            try:
+                if await self._round():
+                    backoff.reset()
+                else:
+                    interval_s = backoff.next_s()
+            except OSError as error:
+                logger.error("ISR changes wait, they cannot be recorded on this disk: %s", error)
+                interval_s = backoff.next_s()
+            try:
+                async with asyncio.timeout(interval_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def _round(self) -> bool:
+        """Write every change that is due; return whether the store took or refused all of them."""
+        due: dict[str, tuple[PartitionSet, dict[int, tuple[Partition, PartitionState]]]] = {}
+        for key, partition in self._led():
+            if key in self._writing:
+                continue
+            found = self._decide(key, partition)
+            if found is not None:
+                slice_, state = found
+                due.setdefault(slice_.name, (slice_, {}))[1][key[1]] = (partition, state)
+        if not due:
+            return True
+        await self._record()
+        limit = asyncio.Semaphore(WRITE_CONCURRENCY)
+        async with asyncio.TaskGroup() as group:
+            writes = [
+                group.create_task(self._write(limit, slice_, states)) for slice_, states in due.values()
+            ]
+        return all(write.result() for write in writes)
+
+    def _decide(self, key: PartitionKey, partition: Partition) -> tuple[PartitionSet, PartitionState] | None:
+        """Return the change that one partition needs now, counted as an attempt, and the slice it was decided from."""
+        topic = self._view.topic_by_id(key[0])
+        slice_ = topic.partition_set(key[1]) if topic is not None else None
+        if slice_ is None:
+            return None
+        leadership = partition.leadership
+        if leadership is None:
+            state = slice_.partition(key[1])
+            if partition.unfit_epoch >= 0 and state.leader_epoch == partition.unfit_epoch:
+                return slice_, depose(state)
+            return None
+        state = leadership.state
+        if slice_.partition(key[1]) != state or self._stored.get(key) in leadership.attempts:
+            return None  # the view is ahead of what this broker acts on, or behind; it will be asked again
+        self._stored.pop(key, None)
+        if self._doubtful.get(key) not in leadership.attempts:
+            self._doubtful.pop(key, None)
+        end, now = partition.log.end_offset, self._clock.monotonic()
+        lagging = leadership.lagging(end, now, self._lag_max_s())
+        min_isr = slice_.min_insync_replicas
+        if lagging:
+            new = shrink_isr(state, out_of_sync=lagging, min_isr=min_isr)
+        else:
+            new, live = state, self._live()
+            for follower in leadership.joiners(live, partition.high_watermark):
+                grown = grow_isr(
+                    new,
+                    follower,
+                    live=live,
+                    high_watermark=partition.high_watermark,
+                    epoch_start=leadership.epoch_start,
+                    min_isr=min_isr,
+                )
+                new = grown
+        if new is state or not leadership.attempt(new):
+            return None
+        return slice_, new
+
+    def _live(self) -> dict[int, BrokerIdentity]:
+        return {
+            lease.broker_id: lease.identity
+            for lease in self._view.leases.values()
+            if lease.held and lease.state is not BrokerPhase.STARTING
+        }
+
+    async def _record(self) -> None:
+        """Have every attempt that names a new member on this disk before it is sent. Raises OSError."""
+        image = encode_attempts(
+            (key, attempt)
+            for key, partition in self._led()
+            if partition.leadership is not None
+            for attempt in partition.leadership.unconfirmed_growth()
+        )
+        if image != self._on_disk:
+            await self._run_blocking(lambda: self._persist(image))
+            self._on_disk = image
+
+    async def _write(
+        self,
+        limit: asyncio.Semaphore,
+        slice_: PartitionSet,
+        states: dict[int, tuple[Partition, PartitionState]],
+    ) -> bool:
+        """Send one patch; return False while its outcome is unknown."""
+        keys = {(slice_.topic_id, index) for index in states}
+        self._writing |= keys
+        try:
+            async with limit:
+                patch = patch_partitions(slice_, {index: state for index, (_, state) in states.items()})
+                async with asyncio.timeout(WRITE_TIMEOUT_S):
+                    await self._store.patch_if(
+                        PARTITION_SET,
+                        slice_.name,
+                        uid=slice_.uid,
+                        tests=patch.tests,
+                        operations=patch.operations,
+                    )
+        except (Conflict, NotFound, Invalid) as error:
+            logger.info("ISR change of %s refused, deciding again: %s", slice_.name, error)
+            for index, (partition, state) in states.items():
+                doubtful = self._doubtful.get((slice_.topic_id, index)) == state
+                if partition.leadership is not None and not doubtful:
+                    partition.leadership.give_up(state)
+                    partition.advance_high_watermark()
+            return not isinstance(error, Invalid)
+        except (Unavailable, TimeoutError) as error:
+            logger.warning("ISR change of %s: the outcome is unknown: %s", slice_.name, error)
+            self._doubtful |= {(slice_.topic_id, index): state for index, (_, state) in states.items()}
+            return False
+        except StoreError as error:
+            logger.error("ISR change of %s: %s", slice_.name, error)
+            return False
+        finally:
+            self._writing -= keys
+        self._stored |= {(slice_.topic_id, index): state for index, (_, state) in states.items()}
+        for index, (partition, state) in states.items():
+            before, after = len(slice_.partition(index).isr), len(state.isr)
+            self.shrinks += max(0, before - after)
+            self.expansions += max(0, after - before)
+            logger.info(
+                "%r: ISR %s in partition epoch %d", partition, list(state.isr_ids), state.partition_epoch
+            )
+        return True

@@ -1,0 +1,156 @@
+"""How one broker follows others and is followed: its fetchers, the keeper of its ISRs, and the handing over before a stop.
+
+Made by `server.broker`, which owns everything that it is made of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from strandline_broker.api.fetch_replica import ReplicaFetchHandler
+from strandline_broker.api.fetch_sessions import FetchSessionCache
+from strandline_broker.cluster.model import BrokerPhase
+from strandline_broker.replica.attempts import ATTEMPTS_FILE, decode_attempts
+from strandline_broker.replica.fetcher import FetchSettings
+from strandline_broker.replica.fetchers import Fetchers
+from strandline_broker.replica.isr_keeper import IsrKeeper
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from strandline_broker.cluster.model import PartitionState, ReplicaRef
+    from strandline_broker.cluster.store import ClusterStore
+    from strandline_broker.cluster.view import ClusterView
+    from strandline_broker.peers.contract import Peers
+    from strandline_broker.replica.attempts import PartitionKey
+    from strandline_broker.replica.manager import ReplicaManager
+    from strandline_broker.replica.partition import Partition
+    from strandline_broker.seams.clock import Clock
+    from strandline_broker.seams.disk import Disk
+    from strandline_broker.server.config import BrokerConfig
+
+logger = logging.getLogger(__name__)
+
+# Followers are few: one session each, and some that a restart left behind.
+_REPLICA_SESSIONS = 200
+
+
+def make_fetchers(
+    config: BrokerConfig,
+    own: ReplicaRef,
+    *,
+    peers: Peers | None,
+    view: ClusterView,
+    clock: Clock,
+    rng: random.Random,
+    request_sync: Callable[[Partition], None],
+) -> Fetchers:
+    """Return this broker's fetchers; without `peers` they copy nothing."""
+    listener = next((one.name for one in config.resolve_listeners() if one.internal), None)
+    settings = FetchSettings(
+        partition_max_bytes=config.replica_fetch_max_bytes,
+        response_max_bytes=config.replica_fetch_response_max_bytes,
+        wait_max_ms=config.replica_fetch_wait_max_ms,
+        min_bytes=config.replica_fetch_min_bytes,
+        backoff_s=config.replica_fetch_backoff_ms / 1000,
+    )
+    return Fetchers(
+        own,
+        peers=peers,
+        listener=listener,
+        view=view,
+        request_sync=request_sync,
+        settings=settings,
+        clock=clock,
+        loop=asyncio.get_running_loop(),
+        rng=rng,
+    )
+
+
+def load_attempts(disk: Disk) -> Mapping[PartitionKey, list[PartitionState]] | None:
+    """Return the ISR changes whose outcome was open at the last stop, None if that cannot be told. Raises DiskError."""
+    try:
+        return decode_attempts(disk.read_bytes(ATTEMPTS_FILE))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        logger.warning("no epoch is resumed: %s", error)
+        return None
+
+
+class Replication:
+    """See the module."""
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        *,
+        replicas: ReplicaManager,
+        fetchers: Fetchers,
+        view: ClusterView,
+        store: ClusterStore,
+        disk: Disk,
+        clock: Clock,
+        rng: random.Random,
+        run_blocking: Callable[[Callable[[], object]], Awaitable[object]],
+    ) -> None:
+        self._config = config
+        self._replicas = replicas
+        self._view = view
+        self._roles_changed = asyncio.Event()
+        self.fetchers = fetchers
+        self.keeper = IsrKeeper(
+            store=store,
+            view=view,
+            clock=clock,
+            rng=rng,
+            lag_max_s=lambda: config.replica_lag_time_max_ms / 1000,
+            led=replicas.led,
+            persist=lambda image: disk.write_atomic(ATTEMPTS_FILE, image),
+            run_blocking=run_blocking,
+        )
+        self.handler = ReplicaFetchHandler(
+            replicas,
+            view,
+            FetchSessionCache(rng, slots=_REPLICA_SESSIONS),
+            clock,
+            asyncio.get_running_loop(),
+            max_bytes=config.replica_fetch_response_max_bytes,
+            may_join=self.keeper.wake,
+        )
+
+    def roles_changed(self) -> None:
+        """Take note that partitions may have changed their roles."""
+        self._roles_changed.set()
+        self.keeper.wake()
+
+    async def hand_over(self) -> None:
+        """Wait, while this broker drains, until it leads nothing that another one could lead; no longer than configured.
+
+        While the store is away nobody could move a leadership, and nothing is waited for.
+        """
+        try:
+            async with asyncio.timeout(self._config.shutdown_timeout_ms / 1000):
+                while (left := self._still_to_hand_over()) and self._view.fresh_since is not None:
+                    logger.info("waiting until %d partitions are led by others", left)
+                    self._roles_changed.clear()
+                    await self._roles_changed.wait()
+        except TimeoutError:
+            logger.warning(
+                "stopping although %d partitions were not taken over in time", self._still_to_hand_over()
+            )
+
+    def _still_to_hand_over(self) -> int:
+        ready = {
+            lease.broker_id
+            for lease in self._view.leases.values()
+            if lease.held and lease.state is BrokerPhase.RUNNING and lease.broker_id != self._config.broker_id
+        }
+        return sum(
+            1
+            for _, partition in self._replicas.led()
+            if partition.leadership is not None and not ready.isdisjoint(partition.leadership.state.isr_ids)
+        )
