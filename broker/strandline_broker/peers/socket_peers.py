@@ -14,6 +14,7 @@ Made by the composition root; `replica` sees `peers.contract`.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Callable
 
@@ -86,7 +87,9 @@ class SocketPeers:
         except TimeoutError:
             raise PeerError(f"{name}: not connected within {self._connect_timeout_s:g} s") from None
         except OSError as error:
-            raise PeerError(f"{name}: {error.strerror or error}") from error
+            # asyncio's own text says "Connect call failed" whatever happened; those of name resolution are negative.
+            reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
+            raise PeerError(f"{name}: {reason}") from error
         except (DecodeError, ScramRefused) as error:
             raise PeerError(f"{name}: {error}") from error
 
