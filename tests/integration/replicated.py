@@ -37,7 +37,7 @@ class Trio:
             "lease_renew_ms": "500",
             **keys,
         }
-        broker = self.made.broker(broker_id, **settings)
+        broker = self.made.broker(broker_id, disk=None, store=None, **settings)
         await broker.start()
         self.brokers[broker_id] = broker
         return broker

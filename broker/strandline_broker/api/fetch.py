@@ -209,7 +209,6 @@ class FetchHandler:
         byte_count = 0
         must_answer = False
         incremental = session is not None and request.session_epoch > 0
-        from_followers = version >= _FIRST_WITH_RACK
         for target in targets:
             topic = by_key.get(target.key)
             partition = topic.partitions.get(target.index) if topic is not None else None
@@ -217,16 +216,11 @@ class FetchHandler:
             try:
                 if partition is None:
                     raise self._replicas.why_absent(target.key, target.index)
-                if not partition.is_leader and from_followers:
-                    partition.check_reader(target.current_leader_epoch)
-                else:
-                    partition.check_leader(target.current_leader_epoch)
-                    if self._rack_aware and request.rack_id:
-                        nearer = self._nearer_replica(partition, request.rack_id, target.fetch_offset)
-                        if nearer >= 0:
-                            must_answer = True
-                            topics.setdefault(target.key, []).append(_go_to(partition, target, nearer))
-                            continue
+                nearer = self._check(partition, target, request.rack_id, version)
+                if nearer >= 0:
+                    must_answer = True
+                    topics.setdefault(target.key, []).append(_go_to(partition, target, nearer))
+                    continue
                 high_watermark = partition.high_watermark
                 start_offset = partition.log.start_offset
                 if target.last_fetched_epoch >= 0:
@@ -271,6 +265,20 @@ class FetchHandler:
                 )
             )
         return topics, byte_count, must_answer
+
+    def _check(self, partition: Partition, target: FetchTarget, rack: str, version: int) -> int:
+        """Return the replica that the consumer should ask instead, -1 for this one. Raises KafkaError."""
+        if partition.is_leader:
+            partition.check_leader(target.current_leader_epoch)
+            return (
+                self._nearer_replica(partition, rack, target.fetch_offset)
+                if self._rack_aware and rack
+                else -1
+            )
+        if version < _FIRST_WITH_RACK:
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        partition.check_reader(target.current_leader_epoch)
+        return -1
 
     def _nearer_replica(self, partition: Partition, rack: str, offset: int) -> int:
         """Return the in-sync follower in the consumer's rack that has what it asks for, -1 for the leader itself.

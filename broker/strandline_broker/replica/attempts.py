@@ -4,7 +4,8 @@ Before a leader asks the store to take somebody into the ISR, the attempt is her
 cleanly and resumes its epoch from cached state must go on counting a member that the store may have taken in meanwhile.
 Attempts only to shrink need no record, since the confirmed ISR on disk holds everybody they name.
 
-Format: one JSON object {"version": 1, "attempts": [{"topicId", "partition", "state"}]}, replaced atomically. Pure; `IsrKeeper` writes the file, `ReplicaManager` asks for what a resumed epoch has to count.
+Format: one JSON object {"version": 1, "attempts": [{"topicId", "partition", "state"}]}, replaced atomically. Pure;
+`IsrKeeper` writes the file, `ReplicaManager` asks for what a resumed epoch has to count.
 """
 
 from __future__ import annotations
