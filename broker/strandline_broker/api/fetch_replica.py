@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from strandline_broker.replica.manager import ReplicaManager
     from strandline_broker.replica.partition import Partition
     from strandline_broker.seams.clock import Clock
+    from strandline_broker.seams.disk import FileSlice
     from strandline_broker.wire.fetch import FetchRequest
     from strandline_broker.wire.header import RequestHeader
 
@@ -217,7 +218,6 @@ class ReplicaFetchHandler:
         may_join = False
         incremental = session is not None and request.session_epoch > 0
         now = self._clock.monotonic()
-        throttle = self._throttle
         for target in targets:
             partition = self._replicas.find(target.key, target.index)
             try:
@@ -238,21 +238,12 @@ class ReplicaFetchHandler:
                         target.log_start_offset,
                         now,
                     )
-                records: object = NO_RECORDS
-                if (
-                    left > 0
-                    and target.fetch_offset != partition.log.end_offset
-                    and (throttle is None or throttle.allows(partition, request.replica_id))
-                ):
-                    found = partition.read_for_follower(
-                        target.fetch_offset, min(left, target.max_bytes), min_one_batch=byte_count == 0
-                    )
-                    if found is not None:
-                        records = found
-                        left -= found.length
-                        byte_count += found.length
-                        if throttle is not None:
-                            throttle.sent(partition, request.replica_id, found.length)
+                found = self._records(
+                    partition, request.replica_id, target, left, min_one_batch=byte_count == 0
+                )
+                if found is not None:
+                    left -= found.length
+                    byte_count += found.length
             except KafkaError as error:
                 must_answer = True
                 topics.setdefault(target.key, []).append(error_row(self._replicas, target, error, partition))
@@ -261,17 +252,42 @@ class ReplicaFetchHandler:
             high_watermark, start_offset = partition.high_watermark, partition.log.start_offset
             if (
                 incremental
-                and records is NO_RECORDS
+                and found is None
                 and target.told_high_watermark == high_watermark
                 and target.told_start_offset == start_offset
             ):
                 continue
             topics.setdefault(target.key, []).append(
-                (target.index, 0, high_watermark, high_watermark, start_offset, None, NO_REPLICA, records)
+                (
+                    target.index,
+                    0,
+                    high_watermark,
+                    high_watermark,
+                    start_offset,
+                    None,
+                    NO_REPLICA,
+                    found or NO_RECORDS,
+                )
             )
         if may_join:
             self._may_join()
         return topics, byte_count, must_answer
+
+    def _records(
+        self, partition: Partition, replica_id: int, target: FetchTarget, left: int, *, min_one_batch: bool
+    ) -> FileSlice | None:
+        """Return what the follower lacks, as far as there is room and no throttle. Raises KafkaError."""
+        if left <= 0 or target.fetch_offset == partition.log.end_offset:
+            return None
+        throttle = self._throttle
+        if throttle is not None and not throttle.allows(partition, replica_id):
+            return None
+        found = partition.read_for_follower(
+            target.fetch_offset, min(left, target.max_bytes), min_one_batch=min_one_batch
+        )
+        if found is not None and throttle is not None:
+            throttle.sent(partition, replica_id, found.length)
+        return found
 
     @staticmethod
     def _compare(partition: Partition, target: FetchTarget) -> tuple[int, int] | None:

@@ -145,8 +145,36 @@ class Broker:
         self._volume = await Volume.open(
             self._disk, config, self.rng, self.store, self.logs, self._blocking, self._boot_id
         )
-        volume = self._volume
         await self._open_inter_broker()
+        self._make_replication()
+        self._volume.load_view(self.view)
+        self._make_handlers()
+        await self._listen()
+        self._dynamic_config = DynamicConfig(config, self.server, self.logs)
+        self._dynamic_config.apply(self.view.state)
+        self.lease_keeper = LeaseKeeper(
+            self.store,
+            self._lease(),
+            renew_interval_ms=config.lease_renew_ms,
+            on_lost=self._lease_lost,
+            rng=self.rng,
+            now=lambda: micro_time(self.clock.now_ms()),
+        )
+        self._stop_listening = self.view.on_change(lambda change: self._view_changed.set())
+        # Serve from the last known state at once (invariant 3); the store may be away.
+        await self.replicas.reconcile()
+        self._spawn(self.view.run())
+        self._spawn(self._follow_view())
+        await self.lease_keeper.acquire()
+        await self.view.wait_fresh()
+        await self.replicas.reconcile()
+        self._start_upkeep()
+        self._start_cleaning()
+        await self.lease_keeper.set_state(BrokerPhase.RUNNING)
+        self.ready = True
+
+    def _make_replication(self) -> None:
+        config, volume = self.config, self._volume
         own = ReplicaRef(config.broker_id, volume.identity.generation)
         attempts = load_attempts(self._disk)
         fetchers = make_fetchers(
@@ -183,7 +211,9 @@ class Broker:
             rng=self.rng,
             run_blocking=self._blocking,
         )
-        volume.load_view(self.view)
+
+    def _make_handlers(self) -> None:
+        config = self.config
         self.groups = self._make_groups()
         self.replicas.on_roles = self._roles_changed
         self.produce = ProduceHandler(
@@ -203,25 +233,9 @@ class Broker:
         )
         self._dispatcher = Dispatcher(self, self.produce, self.fetch)
         self.server = Server(self._network, self._dispatcher, config.net_limits())
-        await self._listen()
-        self._dynamic_config = DynamicConfig(config, self.server, self.logs)
-        self._dynamic_config.apply(self.view.state)
-        self.lease_keeper = LeaseKeeper(
-            self.store,
-            self._lease(),
-            renew_interval_ms=config.lease_renew_ms,
-            on_lost=self._lease_lost,
-            rng=self.rng,
-            now=lambda: micro_time(self.clock.now_ms()),
-        )
-        self._stop_listening = self.view.on_change(lambda change: self._view_changed.set())
-        # Serve from the last known state at once (invariant 3); the store may be away.
-        await self.replicas.reconcile()
-        self._spawn(self.view.run())
-        self._spawn(self._follow_view())
-        await self.lease_keeper.acquire()
-        await self.view.wait_fresh()
-        await self.replicas.reconcile()
+
+    def _start_upkeep(self) -> None:
+        config = self.config
         self._spawn(self.lease_keeper.run())
         self._spawn(self.replication.keeper.run())
         self._spawn(self._producer_ids.refill())
@@ -231,9 +245,6 @@ class Broker:
             self._every(config.replica_high_watermark_checkpoint_interval_ms / 1000, self._checkpoint)
         )
         self._spawn(self._every(_FAILED_LOG_RETRY_S, self._revive_failed_logs))
-        self._start_cleaning()
-        await self.lease_keeper.set_state(BrokerPhase.RUNNING)
-        self.ready = True
 
     def _start_cleaning(self) -> None:
         if self.config.log_cleaner_enable:
