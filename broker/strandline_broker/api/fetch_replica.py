@@ -226,9 +226,7 @@ class ReplicaFetchHandler:
                 diverging = self._compare(partition, target)
                 if diverging is not None:
                     must_answer = True
-                    row: Row = (target.index, 0, partition.high_watermark, partition.high_watermark,
-                           partition.log.start_offset, None, NO_REPLICA, NO_RECORDS, diverging, None, None)  # fmt: skip
-                    topics.setdefault(target.key, []).append(row)
+                    topics.setdefault(target.key, []).append(_parted(partition, target, diverging))
                     continue
                 if arrived:
                     may_join |= partition.follower_fetched(
@@ -307,3 +305,11 @@ class ReplicaFetchHandler:
         if not log.start_offset <= target.fetch_offset <= log.end_offset:
             raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
         return None
+
+
+def _parted(partition: Partition, target: FetchTarget, diverging: tuple[int, int]) -> Row:
+    """Return the row that tells a follower where its log parts from ours."""
+    high_watermark, start_offset = partition.high_watermark, partition.log.start_offset
+    return (
+        target.index, 0, high_watermark, high_watermark, start_offset, None, NO_REPLICA, NO_RECORDS, diverging, None, None
+    )  # fmt: skip
