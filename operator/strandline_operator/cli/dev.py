@@ -209,10 +209,10 @@ def broker_settings(assignments: tuple[str, ...]) -> list[str]:
 
 
 def topic_defaults(assignments: tuple[str, ...]) -> dict[str, str]:
-    """Return the `key=value` that belong into the Cluster's spec.config: defaults for topics, internal topics' shape."""
+    """Return the `key=value` that belong into the Cluster's spec.config: defaults for topics, and the like."""
     if not assignments:
         return {}
-    from strandline_broker.cluster.internal_topics import CLUSTER_SETTINGS
+    from strandline_broker.cluster.cluster_settings import CLUSTER_SETTINGS
     from strandline_broker.cluster.topic_config import TOPIC_CONFIGS
 
     known = {_normal(name): name for name in (*TOPIC_CONFIGS, *CLUSTER_SETTINGS)}

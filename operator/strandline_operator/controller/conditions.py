@@ -22,7 +22,9 @@ class Reason(StrEnum):
     WAITING_FOR_BROKERS = "WaitingForBrokers"
     PARTITIONS_OFFLINE = "PartitionsOffline"
     PARTITIONS_LOST = "PartitionsLost"
-    UNDER_MIN_ISR = "UnderMinIsr"
+    PARTITIONS_UNDER_MIN_ISR = "PartitionsUnderMinIsr"
+    PARTITIONS_UNDER_REPLICATED = "PartitionsUnderReplicated"
+    REASSIGNING = "Reassigning"
     RESOURCE_CONFLICT = "ResourceConflict"
     INVALID_CONFIG = "InvalidConfig"
     NOT_ENOUGH_BROKERS = "NotEnoughBrokers"
@@ -33,15 +35,18 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something that keeps an object from being ready.
+    """Something that a person may want to know; most troubles keep an object from being ready.
 
-    `stalled`: it stays until a person changes something; otherwise the controller works on it or waits. `own_condition`:
-    it also appears as a condition of its own, True while it lasts.
+    `stalled`: it stays until a person changes something; otherwise the controller works on it or waits. `ready`: the
+    object is ready all the same. `note`: neither does the controller work on it. `own_condition`: it also appears as a
+    condition of its own, True while it lasts.
     """
 
     reason: Reason
     message: str
     stalled: bool = False
+    ready: bool = False
+    note: bool = False
     own_condition: bool = True
 
 
@@ -56,8 +61,8 @@ def conditions(
     """Return the conditions of an object that has these troubles; `previous` are the ones it shows now."""
     found = sorted(troubles, key=lambda t: not t.stalled)
     stalled = next((t for t in found if t.stalled), None)
-    working = next((t for t in found if not t.stalled), None)
-    first = found[0] if found else None
+    working = next((t for t in found if not (t.stalled or t.note)), None)
+    first = next((t for t in found if not (t.ready or t.note)), None)
     wanted: list[tuple[str, bool, str, str]] = [
         (
             "Ready",

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from uuid import UUID
 
-from strandline_broker.cluster import internal_topics, topic_config
+from strandline_broker.cluster import cluster_settings, internal_topics, topic_config
 from strandline_broker.cluster.model import CLUSTER, CLUSTER_STATE, TOPIC, ClusterState, Topic
-from strandline_operator.controller import topics
 from strandline_operator.controller.actions import Action, Create, StatusWrite
 from strandline_operator.controller.conditions import Reason, Trouble, flipped
 from strandline_operator.controller.deletion import decide_purges
 from strandline_operator.controller.elections import decide_elections
 from strandline_operator.controller.internal import STATUS_KEY, InternalOutcome, decide_internal
-from strandline_operator.controller.slices import Placer, cluster_object, replication_factor
+from strandline_operator.controller.reassignments import Reassigner
+from strandline_operator.controller.slices import Placer, cluster_object
 from strandline_operator.controller.status import Counts, cluster_status, count, status_patch, topic_status
 from strandline_operator.controller.topics import Outcome, decide_topic
 from strandline_operator.controller.world import World
@@ -45,11 +46,11 @@ class Decision:
 def decide(world: World) -> Decision:
     """Return what to do in this world."""
     decision = Decision()
-    decision.actions += decide_elections(world)
     if world.cluster is not None and world.state is None:
         state = ClusterState(cluster=world.cluster_name)
         decision.actions.append(Create(CLUSTER_STATE, state.to_object(owner=cluster_object(world))))
     placer = Placer(world)
+    factors: dict[UUID, int] = {}
     for topic in world.topics:
         outcome = _decide_guarded(world, topic, placer)
         decision.actions += outcome.actions
@@ -58,18 +59,20 @@ def decide(world: World) -> Decision:
             continue  # about to go; a status would only delay it
         owned = world.owners[topic.topic_name] is topic
         sets = world.live_sets(topic.topic_name) if owned else None
-        replicas = replication_factor(sets.head) if sets is not None else topic.replicas
-        status = topic_status(world, topic, sets, outcome.troubles, replicas)
+        if sets is not None and outcome.factor is not None and not outcome.actions:
+            factors[sets.topic_id] = outcome.factor
+        status = topic_status(world, topic, sets, outcome.troubles, outcome.factor)
         if status != topic.status:
             patch = status_patch(TOPIC, topic.name, topic.uid, topic.meta.generation, status)
             decision.statuses.append(StatusWrite(patch, flipped(topic.status, status)))
+    internal = decide_internal(world, placer)
+    decision.later += internal.actions
+    decision.actions += decide_elections(world, Reassigner(world, placer, {**factors, **internal.factors}))
     decision.actions += decide_purges(world)
     decision.wake_at_ms = min(
         (sets.purge_at_ms for sets in world.sets if sets.deleting and sets.topic_id not in world.purged),
         default=None,
     )
-    internal = decide_internal(world, placer, topics.MAX_SERVED_REPLICATION_FACTOR)
-    decision.later += internal.actions
     _decide_cluster_status(world, decision, internal)
     decision.quiet &= not decision.actions and world.settled
     return decision
@@ -91,9 +94,9 @@ def _decide_cluster_status(world: World, decision: Decision, internal: InternalO
     if world.cluster is None:
         return
     served = [sets for sets in world.sets if not sets.deleting and sets.topic_id not in world.purged]
-    alive = [broker.broker_id for broker in world.live]
-    counts = sum((count(sets, alive) for sets in served), Counts())
-    status = cluster_status(world, counts, len(served), [*_cluster_troubles(world), *internal.troubles])
+    counts = sum((count(sets, world.live_by_id) for sets in served), Counts())
+    troubles = [*_cluster_troubles(world), *internal.troubles]
+    status = cluster_status(world, counts, len(served), troubles)
     for sets in served:  # what needs no user's attention is not counted; what is wrong with it is
         if sets.topic_name in internal_topics.INTERNAL_TOPICS:
             status["topics"] -= 1
@@ -110,10 +113,10 @@ def _cluster_troubles(world: World) -> list[Trouble]:
     assert world.cluster is not None
     troubles = []
     try:
-        internal_topics.check_settings(world.cluster.config)
-        defaults = internal_topics.topic_defaults(world.cluster.config)
+        cluster_settings.check_settings(world.cluster.config)
+        defaults = cluster_settings.topic_defaults(world.cluster.config)
         topic_config.validate(defaults, tiering=bool(world.cluster.spec.get("tiering")))
-    except (topic_config.InvalidTopicConfig, internal_topics.InvalidClusterConfig) as error:
+    except (topic_config.InvalidTopicConfig, cluster_settings.InvalidClusterConfig) as error:
         troubles.append(Trouble(Reason.INVALID_CONFIG, f"spec.config: {error}", stalled=True))
     if world.cluster.spec.get("tiering"):
         message = "this version keeps all records on the brokers' volumes; remove spec.tiering"

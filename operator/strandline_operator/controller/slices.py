@@ -24,31 +24,46 @@ from strandline_operator.controller.world import World
 
 
 class Placer:
-    """Places new partitions on the brokers with the fewest, over all decisions of one pass."""
+    """Places replicas on the brokers with the fewest, over all decisions of one pass."""
 
-    __slots__ = ("_brokers", "_load", "_world")
+    __slots__ = ("_load", "_world")
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._brokers = [broker for broker in world.live if not broker.draining]
         self._load: transitions.Load | None = None
 
-    def place(self, partition_count: int, factor: int) -> list[PartitionState]:
-        """Return the first states of new partitions. Raises NotEnoughBrokers."""
+    @property
+    def load(self) -> transitions.Load:
+        """What each broker has, with what this pass has placed."""
         if self._load is None:  # counting every partition there is takes time, and most passes place nothing
             slices = (slice_ for sets in self._world.sets if not sets.deleting for slice_ in sets.slices)
             self._load = transitions.Load.of(slices)
-        states = transitions.assign(partition_count, factor, self._brokers, load=self._load)
+        return self._load
+
+    def place(self, partition_count: int, factor: int) -> list[PartitionState]:
+        """Return the first states of new partitions. Raises NotEnoughBrokers."""
+        states = transitions.assign(partition_count, factor, self._world.usable, load=self.load)
         for state in states:
-            self._load.replicas.update(state.replicas)
-            self._load.leaders.update(state.replicas[:1])
+            self.load.replicas.update(state.replicas)
+            self.load.leaders.update(state.replicas[:1])
         return states
+
+    def change_factor(self, state: PartitionState, factor: int) -> tuple[int, ...]:
+        """Return the replicas of a partition with another factor. Raises NotEnoughBrokers."""
+        before = transitions.target_of(state)
+        live = self._world.live_by_id
+        in_sync = {ref.broker_id for ref in state.isr if transitions.RULES.generation_matches(ref, live)}
+        after = transitions.with_factor(before, factor, self._world.usable, in_sync=in_sync, load=self.load)
+        self.load.replicas.subtract(before)
+        self.load.replicas.update(after)
+        self.load.leaders.subtract(before[:1])
+        self.load.leaders.update(after[:1])
+        return after
 
 
 def replication_factor(slice_: PartitionSet) -> int:
-    """Return the number of replicas that a topic's partitions have; those on their way out do not count."""
-    first = slice_.partitions[0]
-    return len(first.replicas) - len(first.removing)
+    """Return the number of replicas that a topic's partitions have, or will have when what moves has moved."""
+    return len(transitions.target_of(slice_.partitions[0]))
 
 
 def place(
@@ -57,6 +72,7 @@ def place(
     topic_id: UUID,
     present: Mapping[int, PartitionSet],
     config: dict[str, str],
+    factor: int,
     placer: Placer,
 ) -> Iterator[Action]:
     """Make the slices that are missing and fill those that are not full, up to what the Topic asks for.
@@ -66,7 +82,6 @@ def place(
     """
     there = max((slice_.first_partition + len(slice_.partitions) for slice_ in present.values()), default=0)
     wanted = max(topic.partitions, there)
-    factor = replication_factor(next(iter(present.values()))) if present else topic.replicas
     actions: list[Action] = []
     for slice_index in reversed(range(-(-wanted // SLICE_SIZE))):
         size = min(SLICE_SIZE, wanted - slice_index * SLICE_SIZE)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from strandline_broker.cluster.model import CLUSTER, LABEL_CLUSTER, NO_LEADER, TOPIC, Topic
-from strandline_broker.cluster.transitions import effective_min_isr
+from strandline_broker.cluster.transitions import RULES, Live, effective_min_isr, is_reassigning
 from strandline_operator.controller.actions import Patch, Priority
 from strandline_operator.controller.conditions import Reason, Trouble, conditions
+from strandline_operator.controller.reassignments import progress
+from strandline_operator.controller.slices import replication_factor
 from strandline_operator.controller.world import TopicSets, World
 
 # Partitions named in a message before it says "and N more".
@@ -17,13 +19,34 @@ _NAMED_PARTITIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """Partitions of which something is to be said: how many, and the names of the first."""
+
+    number: int = 0
+    names: tuple[str, ...] = ()
+
+    def __add__(self, other: Found) -> Found:
+        return Found(self.number + other.number, (self.names + other.names)[:_NAMED_PARTITIONS])
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.names)
+        more = self.number - len(self.names)
+        return f"{shown} and {more} more" if more > 0 else shown
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
-    """How the partitions of one or more topics are."""
+    """How the partitions of one or more topics are.
+
+    `replaced`: those of `offline` whose every in-sync replica lives with another log than it had.
+    """
 
     partitions: int = 0
-    under_replicated: int = 0
-    under_min_isr: int = 0
-    offline: tuple[str, ...] = ()
+    under_replicated: Found = Found()
+    under_min_isr: Found = Found()
+    offline: Found = Found()
+    replaced: Found = Found()
+    reassigning: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -31,62 +54,89 @@ class Counts:
             self.under_replicated + other.under_replicated,
             self.under_min_isr + other.under_min_isr,
             self.offline + other.offline,
+            self.replaced + other.replaced,
+            self.reassigning + other.reassigning,
         )
 
 
-def count(sets: TopicSets, live: Iterable[int]) -> Counts:
+def count(sets: TopicSets, live: Live) -> Counts:
     """Count the partitions of one topic. A partition whose leader is not alive is offline, whatever the store says."""
-    alive = frozenset(live)
-    total = under_replicated = under_min_isr = 0
-    offline: list[str] = []
+    total = reassigning = 0
+    found: dict[str, list[str]] = {"under_replicated": [], "under_min_isr": [], "offline": [], "replaced": []}
     for slice_ in sets.slices:
         minimum = slice_.min_insync_replicas
-        for position, partition in enumerate(slice_.partitions):
+        for number, state in enumerate(slice_.partitions, slice_.first_partition):
             total += 1
-            in_sync = sum(ref.broker_id in alive for ref in partition.isr)
-            under_replicated += in_sync < len(partition.replicas) - len(partition.adding)
-            under_min_isr += in_sync < effective_min_isr(minimum, partition)
-            if partition.leader == NO_LEADER or partition.leader not in alive:
-                offline.append(f"{sets.topic_name}-{slice_.first_partition + position}")
-    return Counts(total, under_replicated, under_min_isr, tuple(offline))
+            reassigning += is_reassigning(state)
+            name = f"{sets.topic_name}-{number}"
+            in_sync = sum(RULES.generation_matches(ref, live) for ref in state.isr)
+            if in_sync < len(state.replicas) - len(state.adding):
+                found["under_replicated"].append(name)
+            if in_sync < effective_min_isr(minimum, state):
+                found["under_min_isr"].append(name)
+            if state.leader == NO_LEADER or state.leader not in live:
+                found["offline"].append(name)
+                if all(ref.broker_id in live for ref in (*state.isr, *state.elr)) and not in_sync:
+                    found["replaced"].append(name)
+    return Counts(
+        total,
+        reassigning=reassigning,
+        **{key: Found(len(names), tuple(names[:_NAMED_PARTITIONS])) for key, names in found.items()},
+    )
 
 
 def partition_troubles(counts: Counts) -> list[Trouble]:
     """Return what the state of its partitions says against a topic or cluster."""
     troubles = []
-    if counts.offline:
-        troubles.append(
-            Trouble(
-                Reason.PARTITIONS_OFFLINE,
-                f"{len(counts.offline)} of {counts.partitions} partitions have no leader: {_listed(counts.offline)}; they "
-                "come back when a broker with an in-sync replica does",
-            )
+    if counts.offline.number:
+        message = (
+            f"{counts.offline.number} of {counts.partitions} partitions have no leader: {counts.offline}; they come back "
+            "when a broker with an in-sync replica does"
         )
-    if counts.under_min_isr > len(counts.offline):
-        message = f"{counts.under_min_isr} partitions refuse acks=all: fewer replicas in sync than min.insync.replicas"
-        troubles.append(Trouble(Reason.UNDER_MIN_ISR, message))
+        if counts.replaced.number:
+            message += (
+                f". The volumes of all in-sync replicas of {counts.replaced} were replaced: set "
+                "unclean.leader.election.enable to true on the topic to go on without the records"
+            )
+        troubles.append(Trouble(Reason.PARTITIONS_OFFLINE, message))
+    if counts.under_min_isr.number > counts.offline.number:
+        message = (
+            f"{counts.under_min_isr.number} of {counts.partitions} partitions refuse acks=all, because fewer replicas are "
+            f"in sync than min.insync.replicas: {counts.under_min_isr}"
+        )
+        troubles.append(Trouble(Reason.PARTITIONS_UNDER_MIN_ISR, message))
+    if counts.under_replicated.number:
+        message = (
+            f"{counts.under_replicated.number} of {counts.partitions} partitions have replicas that are not in sync: "
+            f"{counts.under_replicated}"
+        )
+        troubles.append(Trouble(Reason.PARTITIONS_UNDER_REPLICATED, message, note=True))
     return troubles
 
 
 def topic_status(
-    world: World, topic: Topic, sets: TopicSets | None, troubles: Sequence[Trouble], replicas: int
+    world: World, topic: Topic, sets: TopicSets | None, troubles: Sequence[Trouble], factor: int | None
 ) -> dict[str, Any]:
-    """Return the status that the Topic should show."""
+    """Return the status that the Topic should show; `factor` is the number of replicas that is being brought about."""
     status: dict[str, Any] = {"observedGeneration": topic.meta.generation, "topicName": topic.topic_name}
     found = list(troubles)
     if any(trouble.reason is Reason.PARTITIONS_LOST for trouble in found):
         # What is missing must stay known, or the next decision would take the topic for a new one.
         status |= {key: topic.status[key] for key in ("topicId", "partitions") if key in topic.status}
     elif sets is not None and sets.head.slice_index == 0:
-        counts = count(sets, (broker.broker_id for broker in world.live))
+        counts = count(sets, world.live_by_id)
         found += partition_troubles(counts)
+        reassigning, trouble = progress(world, sets, factor)
+        if trouble is not None:
+            found.append(trouble)
         status |= {
             "topicId": str(sets.topic_id),
             "partitions": counts.partitions,
-            "replicas": replicas,
-            "underReplicated": counts.under_replicated,
-            "underMinIsr": counts.under_min_isr,
-            "offline": len(counts.offline),
+            "replicas": replication_factor(sets.head),
+            "underReplicated": counts.under_replicated.number,
+            "underMinIsr": counts.under_min_isr.number,
+            "offline": counts.offline.number,
+            "reassigning": reassigning,
         }
     elif not found:
         found.append(Trouble(Reason.CREATING, "partitions are being made", own_condition=False))
@@ -100,15 +150,18 @@ def topic_status(
     return status
 
 
-def cluster_status(world: World, counts: Counts, topics: int, stalled: Sequence[Trouble]) -> dict[str, Any]:
+def cluster_status(world: World, counts: Counts, topics: int, others: Sequence[Trouble]) -> dict[str, Any]:
     """Return the status that the Cluster should show."""
     assert world.cluster is not None
     cluster = world.cluster
     running = len(world.live)
-    troubles = [*stalled, *partition_troubles(counts)]
+    troubles = [*others, *partition_troubles(counts)]
     if running < cluster.replicas:
         message = f"{running} of {cluster.replicas} brokers run"
         troubles.append(Trouble(Reason.WAITING_FOR_BROKERS, message, own_condition=False))
+    if counts.reassigning:
+        message = f"{counts.reassigning} of {counts.partitions} partitions are being reassigned"
+        troubles.append(Trouble(Reason.REASSIGNING, message, ready=True))
     status: dict[str, Any] = {
         "observedGeneration": cluster.meta.generation,
         "replicas": world.known_brokers,
@@ -116,8 +169,10 @@ def cluster_status(world: World, counts: Counts, topics: int, stalled: Sequence[
         "selector": f"{LABEL_CLUSTER}={cluster.name}",
         "topics": topics,
         "partitions": counts.partitions,
-        "underReplicated": counts.under_replicated,
-        "offline": len(counts.offline),
+        "underReplicated": counts.under_replicated.number,
+        "underMinIsr": counts.under_min_isr.number,
+        "offline": counts.offline.number,
+        "reassigning": counts.reassigning,
         "conditions": conditions(
             troubles,
             ready_message=f"{running} brokers run and every partition has a leader",
@@ -143,9 +198,3 @@ def status_patch(kind: str, name: str, uid: str, generation: int, status: Mappin
         subresource="status",
         priority=Priority.STATUS,
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMED_PARTITIONS])
-    more = len(names) - _NAMED_PARTITIONS
-    return f"{shown} and {more} more" if more > 0 else shown

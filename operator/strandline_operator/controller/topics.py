@@ -16,7 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from strandline_broker.cluster import broker_config, internal_topics, topic_config, transitions
+from strandline_broker.cluster import (
+    broker_config,
+    cluster_settings,
+    internal_topics,
+    topic_config,
+    transitions,
+)
 from strandline_broker.cluster.model import TOPIC, Topic, derive_topic_id
 from strandline_operator.controller.actions import Action, Notice
 from strandline_operator.controller.conditions import Reason, Trouble
@@ -24,18 +30,19 @@ from strandline_operator.controller.deletion import add_finalizer, decide_deleti
 from strandline_operator.controller.slices import Placer, patch_slice, place, replication_factor
 from strandline_operator.controller.world import ANNOTATION_UNDELETE, FINALIZER, TopicSets, World
 
-# Brokers do not replicate yet. Everything here is written for any factor: to serve more, raise this.
-MAX_SERVED_REPLICATION_FACTOR = 1
-
 
 class Outcome:
-    """What was decided about one Topic: actions, and what keeps it from being ready."""
+    """What was decided about one Topic: actions, and what keeps it from being ready.
 
-    __slots__ = ("actions", "troubles")
+    `factor` is the number of replicas that its partitions are to have; None leaves them as they are.
+    """
+
+    __slots__ = ("actions", "factor", "troubles")
 
     def __init__(self) -> None:
         self.actions: list[Action] = []
         self.troubles: list[Trouble] = []
+        self.factor: int | None = None
 
 
 def decide_topic(world: World, topic: Topic, placer: Placer) -> Outcome:
@@ -66,10 +73,7 @@ def decide_topic(world: World, topic: Topic, placer: Placer) -> Outcome:
         outcome.troubles.append(_creating())
         return outcome
     sets = world.live_sets(topic.topic_name)
-    factor = replication_factor(sets.head) if sets is not None else topic.replicas
-    config = _effective_config(world, topic, min(factor, topic.replicas), outcome.troubles)
-    if topic.replicas > MAX_SERVED_REPLICATION_FACTOR:
-        outcome.troubles.append(_unserved_factor(topic))
+    config = _effective_config(world, topic, outcome.troubles)
     if sets is None:
         _make_or_bring_back(world, topic, config, outcome, placer)
     else:
@@ -101,16 +105,6 @@ def _bring_in_line(
     placer: Placer,
 ) -> None:
     """Config, partitions and factor of a topic that is served."""
-    factor = replication_factor(sets.head)
-    if topic.replicas != factor and topic.replicas <= MAX_SERVED_REPLICATION_FACTOR:
-        outcome.troubles.append(
-            Trouble(
-                Reason.NOT_SUPPORTED,
-                f"the topic has {factor} replicas; this version cannot change that to {topic.replicas}: "
-                f"set spec.replicas back to {factor}",
-                stalled=True,
-            )
-        )
     wanted = topic.partitions
     lost = _lost_partitions(topic, sets)
     if lost:
@@ -130,13 +124,28 @@ def _bring_in_line(
     if grow and not world.settled:
         outcome.troubles.append(_waiting_for_brokers(world))
         grow = False
+    if _needs_brokers(sets, topic.replicas):
+        if not world.settled:
+            outcome.troubles.append(_waiting_for_brokers(world))
+        elif _enough_brokers(world, topic.replicas, outcome.troubles):
+            outcome.factor = topic.replicas
+    else:
+        outcome.factor = topic.replicas
+    factor = outcome.factor if outcome.factor is not None else replication_factor(sets.head)
     if grow and _enough_brokers(world, factor, outcome.troubles):
         present = {slice_.slice_index: slice_ for slice_ in sets.slices}
         chosen = config if config is not None else dict(sets.head.config)
-        outcome.actions += place(world, topic, sets.topic_id, present, chosen, placer)
+        outcome.actions += place(world, topic, sets.topic_id, present, chosen, factor, placer)
         outcome.troubles.append(_creating())
     elif config is not None:
         outcome.actions += _reconfigure(sets, config)
+
+
+def _needs_brokers(sets: TopicSets, factor: int) -> bool:
+    """Say whether some partition has fewer replicas than `factor`, and none on the way."""
+    return any(
+        len(transitions.target_of(state)) < factor for slice_ in sets.slices for state in slice_.partitions
+    )
 
 
 def _lost_partitions(topic: Topic, sets: TopicSets | None) -> Trouble | None:
@@ -181,7 +190,7 @@ def _make_or_bring_back(
             outcome.actions.append(patch_slice(slice_, transitions.unmark_deleting(slice_), notices=notices))
         outcome.troubles.append(_creating())
         return
-    if config is None or topic.replicas > MAX_SERVED_REPLICATION_FACTOR:
+    if config is None:
         return
     if not world.settled:
         outcome.troubles.append(_waiting_for_brokers(world))
@@ -193,16 +202,14 @@ def _make_or_bring_back(
     if lost:
         outcome.troubles.append(lost)
         return
-    outcome.actions += place(world, topic, topic_id, {}, config, placer)
+    outcome.actions += place(world, topic, topic_id, {}, config, topic.replicas, placer)
     outcome.troubles.append(_creating())
 
 
 # -- checks ---------------------------------------------------------------------------------------------------------
 
 
-def _effective_config(
-    world: World, topic: Topic, factor: int, troubles: list[Trouble]
-) -> dict[str, str] | None:
+def _effective_config(world: World, topic: Topic, troubles: list[Trouble]) -> dict[str, str] | None:
     """Return the defaults under the Topic's own config, or None with the reason added to `troubles`.
 
     Defaults are the Cluster's, and above them those that Kafka clients set for all brokers.
@@ -211,7 +218,7 @@ def _effective_config(
     tiering = bool(world.cluster.spec.get("tiering"))
     try:
         defaults = topic_config.validate(
-            internal_topics.topic_defaults(world.cluster.config), tiering=tiering
+            cluster_settings.topic_defaults(world.cluster.config), tiering=tiering
         )
     except topic_config.InvalidTopicConfig as error:
         troubles.append(
@@ -226,13 +233,14 @@ def _effective_config(
     except topic_config.InvalidTopicConfig as error:
         troubles.append(Trouble(Reason.INVALID_CONFIG, f"spec.config: {error}", stalled=True))
         return None
-    # A Cluster-wide default above the factor is fine: what applies never exceeds the number of replicas.
+    # A Cluster-wide default above the factor is fine: what applies never exceeds the number of replicas. Nor does it while
+    # the replicas become more.
     needed = int(own.get("min.insync.replicas", "1"))
-    if needed > factor:
+    if needed > topic.replicas:
         troubles.append(
             Trouble(
                 Reason.INVALID_CONFIG,
-                f"spec.config: min.insync.replicas is {needed}, and there are {factor} replicas; lower it to that",
+                f"spec.config: min.insync.replicas is {needed}, and spec.replicas {topic.replicas}; lower it to that",
                 stalled=True,
             )
         )
@@ -241,28 +249,20 @@ def _effective_config(
 
 
 def _enough_brokers(world: World, factor: int, troubles: list[Trouble]) -> bool:
-    usable = [broker for broker in world.live if not broker.draining]
+    usable = world.usable
     if len(usable) >= factor:
         return True
     configured = world.cluster.replicas if world.cluster else 0
     if factor > configured:
         message = (
-            f"spec.replicas is {factor}, and the Cluster has {configured} brokers; lower it or add brokers"
+            f"{factor} replicas are asked for, and the Cluster has {configured} brokers; lower spec.replicas or add "
+            "brokers"
         )
         troubles.append(Trouble(Reason.NOT_ENOUGH_BROKERS, message, stalled=True))
     else:
         message = f"{factor} brokers are needed for new partitions, and {len(usable)} of {configured} run"
         troubles.append(Trouble(Reason.NOT_ENOUGH_BROKERS, message))
     return False
-
-
-def _unserved_factor(topic: Topic) -> Trouble:
-    return Trouble(
-        Reason.NOT_SUPPORTED,
-        f"this version serves replication factor {MAX_SERVED_REPLICATION_FACTOR} only, and spec.replicas is "
-        f"{topic.replicas}; set spec.replicas to {MAX_SERVED_REPLICATION_FACTOR}",
-        stalled=True,
-    )
 
 
 def _creating() -> Trouble:

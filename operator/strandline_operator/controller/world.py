@@ -69,7 +69,8 @@ class World:
 
     `live` are the brokers that may lead; `known_brokers` counts those that hold a Lease. `settled` says that new
     partitions may be placed: all brokers that should run do, or have been waited for long enough. `now_ms` is the wall
-    clock; it decides when a grace period ends and what a timestamp says, nothing else.
+    clock; it decides when a grace period ends and what a timestamp says, nothing else. `returning` is how many
+    leaderships may return to preferred replicas now.
     """
 
     cluster_name: str
@@ -84,6 +85,17 @@ class World:
     settled: bool = True
     # Not alive, but the controller has not watched for long enough to say that they are down.
     awaited: frozenset[int] = frozenset()
+    returning: int = 0
+
+    @cached_property
+    def live_by_id(self) -> Mapping[int, BrokerIdentity]:
+        """The brokers that may lead, by id."""
+        return {broker.broker_id: broker for broker in self.live}
+
+    @cached_property
+    def usable(self) -> tuple[BrokerIdentity, ...]:
+        """The brokers that may take new replicas: alive, and not about to stop."""
+        return tuple(broker for broker in self.live if not broker.draining)
 
     @cached_property
     def purged(self) -> frozenset[UUID]:

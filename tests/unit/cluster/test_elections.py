@@ -131,6 +131,10 @@ def test_an_unclean_election_prefers_an_old_log_to_a_replaced_one_and_to_none() 
     assert elect(state, live=alive, min_isr=2, unclean_allowed=True).state.leader == 2
     alive.pop(2)
     assert elect(state, live=alive, min_isr=2, unclean_allowed=True).state.leader == 1
+    # Also where the fencing before the election takes away the sign of it.
+    state = partition(1, 2, 3, isr=refs(3), elr=refs(1), leader=3, leader_incarnation="start-3")
+    alive = live(broker(1, generation=2), 2)
+    assert react(state, live=alive, min_isr=2, unclean_allowed=True).state.leader == 2
 
 
 def test_a_draining_leader_hands_over_if_somebody_can_take_over() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -9,13 +10,19 @@ from tests.unit.cluster.support import broker, live, partition, refs
 
 from strandline_broker.cluster.model import ReplicaRef
 from strandline_broker.cluster.transitions import (
+    Load,
     NotEnoughBrokers,
     advance_reassignment,
     assign,
     assign_replicas,
+    begin_reassignment,
     cancel_reassignment,
+    is_moving,
     is_reassigning,
+    request_reassignment,
     start_reassignment,
+    target_of,
+    with_factor,
 )
 
 
@@ -89,10 +96,54 @@ def test_redirecting_keeps_what_was_added_for_both() -> None:
     assert (state.replicas, state.adding, state.removing) == ((3, 4, 1), (3, 4), (1,))
 
 
-@pytest.mark.parametrize("target", [[], [1, 1]])
+def test_what_must_be_copied_waits_for_its_turn() -> None:
+    before = partition(1, 2)
+    waiting = request_reassignment(before, [3, 1])
+    assert (waiting.replicas, waiting.adding, waiting.removing) == ((1, 2), (), ())
+    assert (waiting.target, target_of(waiting), target_of(before)) == ((3, 1), (3, 1), (1, 2))
+    assert is_reassigning(waiting)
+    assert not is_moving(waiting)
+    assert request_reassignment(waiting, [3, 1]) is waiting
+    assert advance_reassignment(waiting, live=live(1, 2, 3), min_isr=1) is waiting
+    begun = begin_reassignment(waiting)
+    assert begun == replace(start_reassignment(before, [3, 1]), partition_epoch=waiting.partition_epoch + 1)
+    assert begin_reassignment(begun) is begun
+    assert cancel_reassignment(waiting) == replace(before, partition_epoch=12)
+    # What moves already has its turn, and what copies nothing needs none.
+    assert request_reassignment(begun, [4, 1]).adding == (4,)
+    assert request_reassignment(waiting, [2]).removing == (1,)
+    assert request_reassignment(before, [2, 1]).replicas == (2, 1)
+
+
+@pytest.mark.parametrize("target", [[], [1, 1], [1, 3, 3]])
 def test_impossible_targets_are_refused(target: list[int]) -> None:
-    with pytest.raises(ValueError, match="different brokers"):
-        start_reassignment(partition(1), target)
+    for ask in (start_reassignment, request_reassignment):
+        with pytest.raises(ValueError, match="different brokers"):
+            ask(partition(1), target)
+
+
+def test_a_higher_factor_moves_preferred_leaderships_to_brokers_that_have_few() -> None:
+    brokers = [broker(b) for b in (0, 1, 2)]
+    load = Load(Counter({0: 3}), Counter({0: 3}))
+    assert with_factor((0,), 3, brokers, in_sync={0}, load=load) == (1, 0, 2)
+    load = Load(Counter({0: 3, 1: 2, 2: 2}), Counter({0: 3, 1: 2, 2: 2}))
+    assert with_factor((0,), 3, brokers, in_sync={0}, load=load) == (0, 1, 2)
+    with pytest.raises(NotEnoughBrokers, match="replication factor 4 exceeds the 3 brokers"):
+        with_factor((0,), 4, brokers, in_sync={0}, load=load)
+    with pytest.raises(ValueError, match="at least 1"):
+        with_factor((0,), 0, brokers, in_sync={0}, load=load)
+
+
+def test_a_lower_factor_leaves_who_is_out_of_sync_then_who_shares_a_rack() -> None:
+    brokers = [broker(0, rack="a"), broker(1, rack="a"), broker(2, rack="b"), broker(3, rack="c")]
+    replicas, load = (0, 1, 2, 3), Load()
+    assert with_factor(replicas, 3, brokers, in_sync={0, 1, 2, 3}, load=load) == (0, 2, 3)
+    assert with_factor(replicas, 3, brokers, in_sync={0, 1, 3}, load=load) == (0, 1, 3)
+    assert with_factor(replicas, 2, brokers, in_sync={2, 3}, load=load) == (2, 3)
+    load.replicas[3] = 1
+    assert with_factor((0, 2, 3), 2, brokers, in_sync={0, 2, 3}, load=load) == (0, 2)
+    # The replica of a broker that is gone for good goes first.
+    assert with_factor((0, 9, 2), 2, brokers, in_sync={0, 2}, load=load) == (0, 2)
 
 
 def test_new_partitions_are_led_and_in_sync() -> None:

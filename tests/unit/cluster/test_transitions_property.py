@@ -23,15 +23,21 @@ from strandline_broker.cluster.transitions import (
     advance_reassignment,
     assign,
     assign_replicas,
+    begin_reassignment,
     cancel_reassignment,
     change_config,
     effective_min_isr,
     elect,
     fence,
     grow_isr,
+    is_moving,
+    is_reassigning,
     react,
+    request_reassignment,
     shrink_isr,
     start_reassignment,
+    target_of,
+    with_factor,
 )
 
 BROKERS = range(5)
@@ -70,6 +76,8 @@ class World:
         assert not isr & elr
         assert set(new.adding) | set(new.removing) <= set(new.replicas)
         assert not set(new.adding) & set(new.removing)
+        assert not new.target or not is_moving(new), "what waits for its turn has not begun"
+        assert is_reassigning(new) == (set(target_of(new)) != set(new.replicas) or bool(new.adding))
         assert len(set(new.replicas)) == len(new.replicas)
         assert not elr or len(isr) < effective_min_isr(self.min_isr, new), "an ELR only below the minimum"
         assert new.leader == NO_LEADER or new.leader in isr
@@ -157,11 +165,17 @@ def take_step(world: World, draw: Any) -> None:
             assert follower.log_end >= 12
             assert broker_id in state.replicas
         world.become(new)
-    elif action == "reassign":
+    elif action in ("reassign", "request"):
         target = draw(st.lists(st.sampled_from(BROKERS), min_size=1, max_size=4, unique=True))
-        new = start_reassignment(state, target)
-        assert new.isr == state.isr
-        assert tuple(b for b in new.replicas if b not in new.removing) == tuple(target)
+        new = (start_reassignment if action == "reassign" else request_reassignment)(state, target)
+        assert set(new.isr) == set(state.isr)
+        assert target_of(new) == tuple(target)
+        assert not new.target or new.replicas == state.replicas
+        world.become(new)
+    elif action == "begin":
+        new = begin_reassignment(state)
+        assert (new is state) == (not state.target)
+        assert target_of(new) == target_of(state)
         world.become(new)
     elif action == "cancel":
         if any(b not in state.adding for b in state.replicas):
@@ -185,7 +199,7 @@ def take_step(world: World, draw: Any) -> None:
 
 ACTIONS = (
     "die", "start", "start wiped", "start draining", "fence", "elect", "elect preferred", "react", "shrink",
-    "grow", "reassign", "cancel", "advance", "configure",
+    "grow", "reassign", "request", "begin", "cancel", "advance", "configure",
 )  # fmt: skip
 
 
@@ -256,6 +270,38 @@ def test_many_small_topics_spread_as_one_large_one_would(count: int, factor: int
     for counter, slack in ((load.replicas, 1), (load.leaders, 2)):
         values = [counter[broker_id] for broker_id in range(count)]
         assert max(values) - min(values) <= slack
+
+
+@settings(max_examples=200, deadline=None)
+@given(clusters(), st.integers(1, 20), st.integers(1, 5), st.sets(st.integers(0, 11)))
+def test_another_factor_keeps_racks_and_brokers_even(
+    cluster: tuple[list[tuple[int, str | None]], int], partitions: int, wanted: int, in_sync: set[int]
+) -> None:
+    named, factor = cluster
+    brokers = [broker(broker_id, rack=rack) for broker_id, rack in named]
+    wanted = min(wanted, len(brokers))
+    placed = assign_replicas(partitions, factor, named)
+    load = Load(Counter(b for replicas in placed for b in replicas), Counter(r[0] for r in placed))
+    rack_of = {broker_id: rack or str(broker_id) for broker_id, rack in named}
+    for before in placed:
+        after = with_factor(before, wanted, brokers, in_sync=in_sync, load=load)
+        assert len(set(after)) == wanted
+        assert set(after) <= set(before) or set(before) <= set(after)
+        if wanted >= factor:
+            assert len({rack_of[b] for b in after}) == min(wanted, len(set(rack_of.values())))
+        else:
+            assert len(in_sync.intersection(after)) == min(wanted, len(in_sync.intersection(before)))
+            assert before[0] not in in_sync or after[0] == before[0]
+        if wanted == factor:
+            assert after == before
+        load.replicas.subtract(before)
+        load.replicas.update(after)
+        load.leaders.subtract(before[:1])
+        load.leaders.update(after[:1])
+        assert with_factor(after, wanted, brokers[::-1], in_sync=in_sync, load=load) == after
+    counts = [load.replicas[broker_id] for broker_id in rack_of]
+    if len(set(rack_of.values())) in (1, len(brokers)) and wanted >= factor:
+        assert max(counts) - min(counts) <= 2
 
 
 @given(st.integers(0, 3))

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from tests.unit.operator.trace_harness import Trace
 
-from strandline_operator.controller import topics
-
 TRACES = sorted((Path(__file__).parent / "traces").glob("*.txt"))
 
 
@@ -36,13 +34,6 @@ async def play(blocks: list[tuple[list[str], list[str]]]) -> list[list[str]]:
     finally:
         await trace.store.close()
     return results
-
-
-@pytest.fixture(autouse=True)
-def _served_factor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a trace change it for itself only."""
-    served = topics.MAX_SERVED_REPLICATION_FACTOR
-    monkeypatch.setattr(topics, "MAX_SERVED_REPLICATION_FACTOR", served)
 
 
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
+from strandline_broker.cluster import transitions
 from strandline_broker.cluster.model import (
     CLUSTER,
     CLUSTER_STATE,
@@ -21,12 +23,13 @@ from strandline_broker.cluster.model import (
     Cluster,
     ClusterState,
     PartitionSet,
+    PartitionState,
     Topic,
     new_object,
 )
+from strandline_broker.cluster.patches import patch_partitions
 from strandline_broker.cluster.sqlite_store import SqliteStore
 from strandline_broker.cluster.store import StoreError
-from strandline_operator.controller import topics
 from strandline_operator.controller.actions import Action, Create, Delete, Patch
 from strandline_operator.controller.decisions import decide
 from strandline_operator.controller.world import FINALIZER, World, group_sets, read_grace_period_ms
@@ -42,8 +45,10 @@ class Trace:
         uids = itertools.count(1)
         self.store = SqliteStore(":memory:", new_uid=lambda: f"uid-{next(uids)}", now_ms=lambda: self.now_ms)
         self.brokers: dict[int, BrokerIdentity] = {}
+        self.last_seen: dict[int, BrokerIdentity] = {}
         self.awaited: set[int] = set()
         self.settled = True
+        self.returning = 0
         self.output: list[str] = []
 
     async def run(self, command: str) -> None:
@@ -61,16 +66,20 @@ class Trace:
         await self._put(CLUSTER, "demo", spec, {})
 
     async def do_broker(self, names: list[str], options: dict[str, str]) -> None:
+        """Let a broker become running, draining, starting or stopped; what is not given is as it was."""
         broker_id, state = int(names[0]), names[1]
+        last = self.last_seen.get(broker_id, BrokerIdentity(broker_id, 1, "a"))
+        identity = BrokerIdentity(
+            broker_id,
+            int(options.get("generation", last.generation)),
+            options.get("incarnation", last.incarnation),
+            options.get("rack", last.rack),
+            state == "draining",
+        )
+        self.last_seen[broker_id] = identity
         self.brokers.pop(broker_id, None)
         if state in ("running", "draining"):
-            self.brokers[broker_id] = BrokerIdentity(
-                broker_id,
-                int(options.get("generation", 1)),
-                options.get("incarnation", "a"),
-                options.get("rack"),
-                state == "draining",
-            )
+            self.brokers[broker_id] = identity
 
     async def do_topic(self, names: list[str], options: dict[str, str]) -> None:
         spec: dict[str, Any] = {"clusterRef": {"name": "demo"}}
@@ -115,10 +124,6 @@ class Trace:
         obj = objects[int(names[0])]
         await self.store.delete_if(PARTITION_SET, obj["metadata"]["name"], uid=obj["metadata"]["uid"])
 
-    async def do_serve_factor(self, names: list[str], _: dict[str, str]) -> None:
-        """Decide as a version does whose brokers replicate."""
-        topics.MAX_SERVED_REPLICATION_FACTOR = int(names[0])
-
     async def do_advance(self, names: list[str], _: dict[str, str]) -> None:
         self.now_ms += int(names[0].removesuffix("s")) * 1000
 
@@ -129,6 +134,54 @@ class Trace:
     async def do_settled(self, _: list[str], __: dict[str, str]) -> None:
         self.settled = True
         self.awaited = set()
+
+    async def do_returning(self, names: list[str], _: dict[str, str]) -> None:
+        """Let so many leaderships return to their preferred replicas with each decision."""
+        self.returning = int(names[0])
+
+    async def do_isr(self, names: list[str], _: dict[str, str]) -> None:
+        """Change the ISR as the leader does: `isr orders 0,1 0 2` makes it 0,1 for partitions 0 and 2."""
+        wanted = [int(broker_id) for broker_id in names[1].split(",")]
+
+        def decide(part: PartitionSet, state: PartitionState) -> PartitionState:
+            minimum = part.min_insync_replicas
+            out = set(state.isr_ids) - set(wanted)
+            state = transitions.shrink_isr(state, out_of_sync=out, min_isr=minimum)
+            for broker_id in wanted:
+                follower = transitions.FollowerProgress(
+                    broker_id, self.brokers[broker_id].generation, state.leader_epoch, 1
+                )
+                if broker_id not in state.isr_ids:
+                    state = transitions.grow_isr(
+                        state, follower, live=self.brokers, high_watermark=1, epoch_start=1, min_isr=minimum
+                    )
+            return state
+
+        await self._change(names[0], names[2:], decide)
+
+    async def do_reassign(self, names: list[str], _: dict[str, str]) -> None:
+        """Set a target as a Kafka client does: `reassign orders 2,3 0 1`; `reassign orders cancel 0` takes it back."""
+
+        def decide(_: PartitionSet, state: PartitionState) -> PartitionState:
+            if names[1] == "cancel":
+                return transitions.cancel_reassignment(state)
+            return transitions.request_reassignment(state, [int(b) for b in names[1].split(",")])
+
+        await self._change(names[0], names[2:], decide)
+
+    async def _change(
+        self,
+        topic: str,
+        numbers: list[str],
+        decide: Callable[[PartitionSet, PartitionState], PartitionState],
+    ) -> None:
+        objects, _ = await self.store.list(PARTITION_SET)
+        (part,) = (s for s in map(PartitionSet.from_object, objects) if s.topic_name == topic)
+        chosen = [int(number) for number in numbers] or range(len(part.partitions))
+        changed = {n: decide(part, part.partition(n)) for n in chosen}
+        changed = {n: state for n, state in changed.items() if state != part.partition(n)}
+        tests, operations = patch_partitions(part, changed)
+        await self.store.patch_if(PARTITION_SET, part.name, uid=part.uid, tests=tests, operations=operations)
 
     async def _put(self, kind: str, name: str, spec: dict[str, Any], annotations: dict[str, str]) -> None:
         try:
@@ -166,6 +219,7 @@ class Trace:
             known_brokers=len(self.brokers),
             settled=self.settled,
             awaited=frozenset(self.awaited - self.brokers.keys()),
+            returning=self.returning,
         )
 
     async def do_step(self, names: list[str], _: dict[str, str]) -> None:
@@ -302,7 +356,11 @@ def partition_text(state: dict[str, Any]) -> str:
     if state["leaderIncarnation"]:
         text += f"@{state['leaderIncarnation']}"
     text += f" epoch {state['leaderEpoch']} isr {refs(state['isr'])}"
-    return text + (f" elr {refs(state['elr'])}" if state["elr"] else "")
+    text += f" elr {refs(state['elr'])}" if state["elr"] else ""
+    for key in ("adding", "removing", "target"):
+        if state.get(key):
+            text += f" {key} {','.join(map(str, state[key]))}"
+    return text
 
 
 def status_text(obj: dict[str, Any]) -> list[str]:

@@ -32,9 +32,10 @@ class PartitionState:
     """One partition as the store has it.
 
     `replicas` are broker ids in order of preference; during a reassignment they are the target followed by
-    the brokers in `removing`, and those that were added stand in `adding` too. `leader` is -1 for none.
-    `leader_incarnation` names the start of the leader to which `leader_epoch` was given: a restarted leader
-    finds another one and waits.
+    the brokers in `removing`, and those that were added stand in `adding` too. `target` are the replicas that
+    a reassignment asks for which has not begun: the controller begins a bounded number at once. `leader` is
+    -1 for none. `leader_incarnation` names the start of the leader to which `leader_epoch` was given: a
+    restarted leader finds another one and waits.
     """
 
     replicas: tuple[int, ...]
@@ -46,6 +47,7 @@ class PartitionState:
     adding: tuple[int, ...] = ()
     removing: tuple[int, ...] = ()
     elr: tuple[ReplicaRef, ...] = ()
+    target: tuple[int, ...] = ()
 
     @property
     def isr_ids(self) -> tuple[int, ...]:
@@ -68,10 +70,12 @@ class PartitionState:
             partition_epoch=obj["partitionEpoch"],
             isr=tuple(_ref(entry) for entry in obj["isr"]),
             elr=tuple(_ref(entry) for entry in obj.get("elr", ())),
+            target=tuple(obj.get("target", ())),
         )
 
     def to_object(self) -> dict[str, Any]:
         """Return the JSON shape of one element of `spec.partitions`."""
+        waiting = {"target": list(self.target)} if self.target else {}
         return {
             "replicas": list(self.replicas),
             "adding": list(self.adding),
@@ -82,6 +86,7 @@ class PartitionState:
             "partitionEpoch": self.partition_epoch,
             "isr": [_ref_object(ref) for ref in self.isr],
             "elr": [_ref_object(ref) for ref in self.elr],
+            **waiting,
         }
 
 

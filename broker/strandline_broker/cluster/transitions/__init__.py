@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from .assignment import Load, NotEnoughBrokers, assign, assign_replicas, new_partition
 from .election import Election, Outcome, elect, has_valid_leader, react
+from .factor import with_factor
 from .isr import depose, fence, grow_isr, may_join_isr, shrink_isr
 from .reassignment import (
     advance_reassignment,
+    begin_reassignment,
     cancel_reassignment,
+    is_moving,
     is_reassigning,
     may_drop_old_replicas,
+    request_reassignment,
     start_reassignment,
     target_of,
 )
@@ -41,6 +45,7 @@ __all__ = [
     "advance_reassignment",
     "assign",
     "assign_replicas",
+    "begin_reassignment",
     "cancel_reassignment",
     "change_config",
     "depose",
@@ -50,6 +55,7 @@ __all__ = [
     "grow_isr",
     "has_valid_leader",
     "high_watermark_replicas",
+    "is_moving",
     "is_reassigning",
     "mark_deleting",
     "may_advance_high_watermark",
@@ -57,8 +63,10 @@ __all__ = [
     "may_join_isr",
     "new_partition",
     "react",
+    "request_reassignment",
     "shrink_isr",
     "start_reassignment",
     "target_of",
     "unmark_deleting",
+    "with_factor",
 ]

@@ -32,11 +32,11 @@ class Load:
 
     @classmethod
     def of(cls, partition_sets: Iterable[PartitionSet]) -> Load:
-        """Count what is placed. Replicas on their way out do not count."""
+        """Count what is placed. Replicas on their way out do not count, those asked for do."""
         load = cls()
         for part in partition_sets:
             for state in part.partitions:
-                target = [broker_id for broker_id in state.replicas if broker_id not in state.removing]
+                target = state.target or [b for b in state.replicas if b not in state.removing]
                 load.replicas.update(target)
                 load.leaders.update(target[:1])
         return load

@@ -12,7 +12,7 @@ two controllers that decide at once are told apart by the store, which tests the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -64,6 +64,7 @@ def elect(
     unclean_allowed: bool = False,
     flush_replicated: bool = False,
     prefer_first: bool = False,
+    replaced: Collection[int] = (),
     rules: Rules = RULES,
 ) -> Election:
     """Give the partition a leader if it needs one.
@@ -73,7 +74,8 @@ def elect(
     then anyone, where the topic allows `unclean.leader.election.enable`. Only brokers with the generation
     that ISR or ELR names count in the first two. A leader that is draining hands over to a member that is
     not, and leads on if there is none. `prefer_first` moves leadership to the first replica if that is in
-    sync (Kafka's preferred election).
+    sync (Kafka's preferred election). `replaced` are brokers whose logs are known to have been replaced, beyond what
+    ISR and ELR show: an unclean election takes them last.
     """
     valid = has_valid_leader(state, live, rules)
     if valid and not live[state.leader].draining and not prefer_first:
@@ -90,7 +92,13 @@ def elect(
     if in_sync:
         return Election(_led_by(state, (staying or in_sync)[0], rules), Outcome.IN_SYNC)
     return _elect_outside_isr(
-        state, live, min_isr, unclean_allowed=unclean_allowed, flush_replicated=flush_replicated, rules=rules
+        state,
+        live,
+        min_isr,
+        unclean_allowed=unclean_allowed,
+        flush_replicated=flush_replicated,
+        replaced=replaced,
+        rules=rules,
     )
 
 
@@ -101,6 +109,7 @@ def _elect_outside_isr(
     *,
     unclean_allowed: bool,
     flush_replicated: bool,
+    replaced: Collection[int],
     rules: Rules,
 ) -> Election:
     eligible = _candidates(state, state.elr, live, rules)
@@ -115,7 +124,7 @@ def _elect_outside_isr(
         if sole is not None:
             return Election(_alone(state, sole, rules), Outcome.POSSIBLE_LOSS)
     if unclean_allowed:
-        anyone = _unclean_candidates(state, live, rules)
+        anyone = _unclean_candidates(state, live, replaced, rules)
         if anyone:
             return Election(_alone(state, anyone[0], rules), Outcome.UNCLEAN)
     if state.leader == NO_LEADER:
@@ -140,6 +149,7 @@ def react(
         min_isr=min_isr,
         unclean_allowed=unclean_allowed,
         flush_replicated=flush_replicated,
+        replaced=[ref.broker_id for ref in replaced_logs(state, live, rules)],
         rules=rules,
     )
     if election.state is state:
@@ -158,16 +168,18 @@ def _candidates(
     return [live[broker_id] for broker_id in state.replicas if broker_id in fit]
 
 
-def _unclean_candidates(state: PartitionState, live: Live, rules: Rules) -> list[BrokerIdentity]:
+def _unclean_candidates(
+    state: PartitionState, live: Live, replaced: Collection[int], rules: Rules
+) -> list[BrokerIdentity]:
     """Return living replicas, the most promising first.
 
     A log known to have been replaced may be empty, and so may that of a replica that is only being added: any
     other replica's log, however old, is worth more.
     """
-    replaced = {ref.broker_id for ref in replaced_logs(state, live, rules)}
+    poor = {ref.broker_id for ref in replaced_logs(state, live, rules)}.union(replaced)
     return sorted(
         (live[broker_id] for broker_id in state.replicas if broker_id in live),
-        key=lambda broker: (broker.broker_id in state.adding, broker.broker_id in replaced, broker.draining),
+        key=lambda broker: (broker.broker_id in state.adding, broker.broker_id in poor, broker.draining),
     )
 
 

@@ -1,7 +1,14 @@
 """Moving a partition to other brokers, as Kafka does: add, wait until in sync, hand over, drop.
 
-All progress is in the partition's own state (`replicas`, `adding`, `removing`), so that any controller can go
-on where another one stopped. Pure; the planner decides how many partitions move at once.
+    at rest ──request_reassignment: brokers to add──▶ waiting (`target`) ──begin_reassignment──▶ moving
+    at rest ──request_reassignment: none to add──▶ moving
+    moving (`adding`, `removing`) ──advance_reassignment: in sync, handed over, dropped──▶ at rest
+    waiting or moving ──request_reassignment──▶ the same with another target
+    waiting ──cancel_reassignment──▶ at rest
+    moving ──cancel_reassignment──▶ moving back, or at rest
+
+All progress is in the partition's own state (`replicas`, `adding`, `removing`, `target`), so that any controller can go
+on where another one stopped. Pure; the controller decides how many partitions move at once.
 """
 
 from __future__ import annotations
@@ -18,12 +25,39 @@ from .rules import RULES, Live, Rules
 
 def target_of(state: PartitionState) -> tuple[int, ...]:
     """Return the replicas that the partition is to have in the end."""
+    return state.target or _moving_to(state)
+
+
+def _moving_to(state: PartitionState) -> tuple[int, ...]:
     return tuple(broker_id for broker_id in state.replicas if broker_id not in state.removing)
 
 
-def is_reassigning(state: PartitionState) -> bool:
-    """Whether a reassignment is in progress."""
+def is_moving(state: PartitionState) -> bool:
+    """Whether a reassignment has begun and is not done."""
     return bool(state.adding or state.removing)
+
+
+def is_reassigning(state: PartitionState) -> bool:
+    """Whether a reassignment is in progress, or waits for its turn."""
+    return bool(state.adding or state.removing or state.target)
+
+
+def request_reassignment(state: PartitionState, target: Sequence[int]) -> PartitionState:
+    """Ask for another target; the controller begins when it is this partition's turn.
+
+    What needs no copying, and what is moving already, takes the new target at once (`start_reassignment`). Raises
+    ValueError as that.
+    """
+    if is_moving(state) or set(target).issubset(state.replicas) or len(set(target)) != len(target):
+        return start_reassignment(state, target)
+    if state.target == tuple(target):
+        return state
+    return replace(state, target=tuple(target), partition_epoch=state.partition_epoch + 1)
+
+
+def begin_reassignment(state: PartitionState) -> PartitionState:
+    """Begin what was requested. The very same state where nothing was."""
+    return start_reassignment(state, state.target) if state.target else state
 
 
 def start_reassignment(state: PartitionState, target: Sequence[int]) -> PartitionState:
@@ -42,13 +76,17 @@ def start_reassignment(state: PartitionState, target: Sequence[int]) -> Partitio
     )
     removing = tuple(broker_id for broker_id in old if broker_id not in target)
     replicas = (*target, *removing)
-    if (replicas, adding, removing) == (state.replicas, state.adding, state.removing):
+    if (replicas, adding, removing, ()) == (state.replicas, state.adding, state.removing, state.target):
         return state
     return replace(
         state,
         replicas=replicas,
+        # In the order of the replicas, as everywhere: equal sets are equal states.
+        isr=tuple(sorted(state.isr, key=lambda ref: replicas.index(ref.broker_id))),
+        elr=tuple(sorted(state.elr, key=lambda ref: replicas.index(ref.broker_id))),
         adding=adding,
         removing=removing,
+        target=(),
         partition_epoch=state.partition_epoch + 1,
     )
 
@@ -58,6 +96,8 @@ def cancel_reassignment(state: PartitionState) -> PartitionState:
 
     What was added and is in sync already leaves through the same steps.
     """
+    if state.target:
+        return replace(state, target=(), partition_epoch=state.partition_epoch + 1)
     return start_reassignment(state, [b for b in state.replicas if b not in state.adding])
 
 
@@ -67,7 +107,7 @@ def may_drop_old_replicas(state: PartitionState, *, live: Live, min_isr: int, ru
     Enough is the minimum as far as the target can reach it, so that dropping the old replicas never makes a
     partition unwritable that was writable.
     """
-    target = target_of(state)
+    target = _moving_to(state)
     in_sync = {ref.broker_id for ref in state.isr if rules.generation_matches(ref, live)}
     enough = max(1, min(min_isr, len(target)))
     return in_sync.issuperset(state.adding) and len(in_sync.intersection(target)) >= enough
@@ -80,11 +120,11 @@ def advance_reassignment(
 
     Steps: wait until `may_drop_old_replicas`; move leadership into the target; drop the old replicas.
     """
-    if not is_reassigning(state) or state.leader == NO_LEADER:
+    if not is_moving(state) or state.leader == NO_LEADER:
         return state
     if not may_drop_old_replicas(state, live=live, min_isr=min_isr, rules=rules):
         return state
-    target = target_of(state)
+    target = _moving_to(state)
     if state.leader in target:
         if not has_valid_leader(state, live, rules):
             return state
