@@ -13,11 +13,6 @@ from strandline_broker.errors import ErrorCode
 MIN_ISR_2 = {"min.insync.replicas": "2"}
 
 
-@pytest.fixture(autouse=True)
-def _factors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("strandline_operator.controller.topics.MAX_SERVED_REPLICATION_FACTOR", 3)
-
-
 @pytest.mark.parametrize("flush", ["Fsync", "Replicated"])
 def test_what_is_acknowledged_is_on_every_replica(tmp_path: Path, flush: str) -> None:
     async def scenario() -> None:
