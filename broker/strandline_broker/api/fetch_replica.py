@@ -214,8 +214,7 @@ class ReplicaFetchHandler:
         left = min(request.max_bytes, self._max_bytes)
         topics: dict[TopicKey, list[Row]] = {}
         byte_count = 0
-        must_answer = False
-        may_join = False
+        must_answer = may_join = False
         incremental = session is not None and request.session_epoch > 0
         now = self._clock.monotonic()
         for target in targets:
