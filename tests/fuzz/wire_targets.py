@@ -29,6 +29,10 @@ from strandline_broker.wire.metadata import decode_metadata
 from strandline_broker.wire.produce import decode_produce
 from strandline_broker.wire.registry import KAFKA_RANGES
 from strandline_broker.wire.sasl import decode_sasl_authenticate, decode_sasl_handshake
+from strandline_broker.wire.sasl_client import (
+    decode_sasl_authenticate_response,
+    decode_sasl_handshake_response,
+)
 
 _LIMIT = 1 << 20
 
@@ -129,6 +133,14 @@ def sasl(data: bytes) -> None:
         decode_sasl_authenticate(memoryview(body), 0, version % 4)
 
 
+def sasl_response(data: bytes) -> None:
+    (which,), body = split(data, 1)
+    if which % 2:
+        decode_sasl_handshake_response(memoryview(body))
+    else:
+        assert len(decode_sasl_authenticate_response(memoryview(body)).token) <= len(body)
+
+
 def cold_request(data: bytes) -> None:
     """Any version of any API that has no codec of its own."""
     (number, version), body = split(data, 2)
@@ -219,6 +231,12 @@ WIRE_TARGETS = (
     Target("metadata", metadata, _REFUSALS, _metadata_seeds()),
     Target("api-versions", api_versions, _REFUSALS, (b"\x03\x04lib\x041.0\0", b"\0")),
     Target("sasl", sasl, _REFUSALS, (b"\x03\0\x05PLAIN", b"\0\0\0\0\x02ab", b"\x02\x03ab\0")),
+    Target(
+        "sasl-response",
+        sasl_response,
+        _REFUSALS,
+        (b"\x01\0\0\0\0\0\x01\0\x05PLAIN", b"\0\0\x3a\x03no\x03ab" + bytes(8) + b"\0"),
+    ),
     Target("cold-request", cold_request, _REFUSALS, _cold_seeds()),
     Target("batch", batch, _REFUSALS, BATCHES),
     Target("batch-sequence", batch_sequence, _REFUSALS, (BATCHES[0] + BATCHES[1] + BATCHES[2],)),

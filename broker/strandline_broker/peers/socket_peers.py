@@ -17,6 +17,7 @@ import asyncio
 import os
 import random
 from collections.abc import Callable
+from concurrent.futures import Executor
 
 from strandline_broker.errors import ErrorCode
 from strandline_broker.peers.connection import SocketPeerConnection
@@ -58,19 +59,21 @@ class SocketPeers:
         token: Callable[[], str],
         client_id: str,
         rng: random.Random,
+        executor: Executor,
         connect_timeout_s: float = 10.0,
         request_timeout_s: float = 30.0,
         max_response_bytes: int = 128 * 1024 * 1024,
     ) -> None:
-        """`token` returns the token of the moment, which changes when it is rotated; `client_id` is for others' logs.
+        """`token` returns the token of the moment, which changes when it is rotated; `executor` derives keys.
 
-        `connect_timeout_s` covers connecting and authentication, `request_timeout_s` one request from its first byte out
-        to the last byte in. An answer above `max_response_bytes` ends its connection.
+        `client_id` is for others' logs. `connect_timeout_s` covers connecting and authentication, `request_timeout_s` one
+        request from its first byte out to the last byte in. An answer above `max_response_bytes` ends its connection.
         """
         self._network = network
         self._token = token
         self._client_id = client_id
         self._rng = rng
+        self._executor = executor
         self._connect_timeout_s = connect_timeout_s
         self._request_timeout_s = request_timeout_s
         self._max_response_bytes = max_response_bytes
@@ -88,8 +91,9 @@ class SocketPeers:
             raise PeerError(f"{name}: not connected within {self._connect_timeout_s:g} s") from None
         except OSError as error:
             # asyncio's own text says "Connect call failed" whatever happened; those of name resolution are negative.
-            reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
-            raise PeerError(f"{name}: {reason}") from error
+            known = error.errno is not None and error.errno > 0
+            reason = os.strerror(error.errno) if known else error.strerror
+            raise PeerError(f"{name}: {reason or error}") from error
         except (DecodeError, ScramRefused) as error:
             raise PeerError(f"{name}: {error}") from error
 
@@ -135,7 +139,9 @@ class SocketPeers:
             self._keys_token = token
         keys = self._keys.get((salt, iterations))
         if keys is None:
-            keys = await asyncio.to_thread(derive_client_keys, MECHANISM, token, salt, iterations)
+            keys = await asyncio.get_running_loop().run_in_executor(
+                self._executor, derive_client_keys, MECHANISM, token, salt, iterations
+            )
             if token == self._keys_token:
                 if len(self._keys) >= _MAX_CACHED_KEYS:
                     del self._keys[next(iter(self._keys))]

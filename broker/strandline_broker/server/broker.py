@@ -295,7 +295,9 @@ class Broker:
         if self._peers is not None:
             return
         if any(listener.internal for listener in self.config.resolve_listeners()):
-            self._inter_broker = await InterBroker.open(self.config, clock=self.clock, rng=self.rng)
+            self._inter_broker = await InterBroker.open(
+                self.config, clock=self.clock, rng=self.rng, executor=self._executor
+            )
             self._peers = self._inter_broker.peers(self._network)
             self._spawn(self._every(TOKEN_CHECK_INTERVAL_S, self._inter_broker.check_token))
         else:

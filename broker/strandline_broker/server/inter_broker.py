@@ -20,11 +20,14 @@ from strandline_broker.cluster.model import LEASE
 from strandline_broker.security.broker_token import MAX_TOKEN_CHARACTERS, TokenError, parse_token
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
     from strandline_broker.api.support.sasl import SaslAuthenticator
     from strandline_broker.cluster.cache import Change
     from strandline_broker.cluster.view import ClusterView
     from strandline_broker.net.connection import Connection
-    from strandline_broker.peers.contract import Peers
+    from strandline_broker.peers.contract import PeerConnection, Peers
     from strandline_broker.seams.clock import Clock
     from strandline_broker.seams.network import Network
     from strandline_broker.security.users import Users
@@ -98,8 +101,16 @@ class InterBroker:
     """Both directions of what brokers have to say to each other."""
 
     def __init__(
-        self, config: BrokerConfig, token_file: TokenFile, *, clock: Clock, rng: random.Random
+        self,
+        config: BrokerConfig,
+        token_file: TokenFile,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        executor: Executor,
     ) -> None:
+        """`executor` is for short blocking work; it stays its owner's."""
+        self._executor = executor
         self._config = config
         self._token_file = token_file
         self._clock = clock
@@ -112,11 +123,14 @@ class InterBroker:
         self._users: tuple[str, Users] | None = None
 
     @classmethod
-    async def open(cls, config: BrokerConfig, *, clock: Clock, rng: random.Random) -> InterBroker:
+    async def open(
+        cls, config: BrokerConfig, *, clock: Clock, rng: random.Random, executor: Executor
+    ) -> InterBroker:
         """Read the token. Raises OSError, with a text for the user, if it cannot be used."""
         path = config.inter_broker_token_file
         assert path is not None, "checked by the configuration"
-        return cls(config, await asyncio.to_thread(TokenFile, path), clock=clock, rng=rng)
+        token_file = await asyncio.get_running_loop().run_in_executor(executor, TokenFile, path)
+        return cls(config, token_file, clock=clock, rng=rng, executor=executor)
 
     def guard(self, connection: Connection) -> None:
         """Let nothing but authentication through on a new connection, for now."""
@@ -126,18 +140,23 @@ class InterBroker:
 
     def peers(self, network: Network) -> Peers:
         """Return where connections to other brokers come from."""
-        from strandline_broker.peers.socket_peers import SocketPeers
 
-        return SocketPeers(
-            network,
-            token=lambda: self._token_file.current,
-            client_id=f"broker-{self._config.broker_id}",
-            rng=self._rng,
-        )
+        def make() -> Peers:
+            from strandline_broker.peers.socket_peers import SocketPeers
+
+            return SocketPeers(
+                network,
+                token=lambda: self._token_file.current,
+                client_id=f"broker-{self._config.broker_id}",
+                rng=self._rng,
+                executor=self._executor,
+            )
+
+        return _LatePeers(make)
 
     async def check_token(self) -> None:
         """Take up a changed token file."""
-        await asyncio.to_thread(self._token_file.check)
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._token_file.check)
 
     def _make_authenticator(self) -> SaslAuthenticator:
         from strandline_broker.api.support.sasl import SaslAuthenticator, SaslSettings
@@ -150,7 +169,7 @@ class InterBroker:
             failure_delay_ms=self._config.connection_failed_authentication_delay_ms,
         )
         return SaslAuthenticator(
-            settings, self._current_users, clock=self._clock, rng=self._rng, executor=None
+            settings, self._current_users, clock=self._clock, rng=self._rng, executor=self._executor
         )
 
     def _current_users(self) -> Users:
@@ -160,6 +179,19 @@ class InterBroker:
         if self._users is None or self._users[0] != token:
             self._users = (token, users_of_token(token, self._salt, self._spare_secret))
         return self._users[1]
+
+
+class _LatePeers:
+    """Implements `peers.contract.Peers`; what it needs is loaded by the first connection."""
+
+    def __init__(self, make: Callable[[], Peers]) -> None:
+        self._make = make
+        self._peers: Peers | None = None
+
+    async def connect(self, host: str, port: int) -> PeerConnection:
+        if self._peers is None:
+            self._peers = self._make()
+        return await self._peers.connect(host, port)
 
 
 def warn_once_others_appear(view: ClusterView) -> None:

@@ -48,6 +48,24 @@ def test_several_named_listeners() -> None:
     run(scenario)
 
 
+def test_brokers_may_share_an_address() -> None:
+    async def scenario() -> None:
+        handler = ScriptedHandler()
+        server = Server(LocalNetwork(), handler, Limits(max_connections_per_address=1))
+        _, outside = await server.open(ListenerConfig("OUTSIDE", "127.0.0.1", 0))
+        _, inside = await server.open(ListenerConfig("INSIDE", "127.0.0.1", 0, internal=True))
+        clients = [await Client.connect(port) for port in (outside, inside, inside, outside)]
+        for client in clients[:3]:
+            assert await client.ask(b"e") == b"e"
+        assert await clients[3].ended()
+        assert server.metrics.closed[CloseReason.ADDRESS_LIMIT] == 1
+        for client in clients:
+            client.close()
+        await server.close(grace_ms=100)
+
+    run(scenario)
+
+
 def test_a_taken_port_says_so() -> None:
     async def scenario() -> None:
         async with serving() as here:

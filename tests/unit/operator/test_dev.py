@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from strandline_operator.cli.dev import listener_of
+from strandline_broker.server.config import load
+from strandline_operator.cli.dev import DevOptions, listener_of, make_processes
 from strandline_operator.cli.layout import DataDir, LayoutError, choose_ports
 from strandline_operator.cli.processes import Restarts
 
@@ -274,6 +275,9 @@ def test_apply_describe_and_status(tmp_path: Path) -> None:
         (("dev", "--listener", "SSL://9093"), 2, "is not NAME://HOST:PORT"),
         (("dev", "--listener", "SSL://localhost:99999"), 2, "is no port"),
         (("dev", "--listener", "PLAINTEXT://localhost:9093"), 2, "is the listener of --host and --port"),
+        (("dev", "--listener", "internal://localhost:9093"), 2, "is the listener between brokers"),
+        (("dev", "--config", "inter.broker.listener.name=X"), 2, "it is always INTERNAL"),
+        (("dev", "--config", "inter_broker_token_file=/t"), 2, "decided here by --data-dir"),
         (("dev", "--manifests", "/nowhere/at/all"), 2, "does not exist"),
         (("dev", "--bucket", "s3://records"), 1, "writes to no bucket"),
         (("dev", "--endpoint-url", "http://x"), 2, "needs --bucket s3://"),
@@ -316,6 +320,52 @@ def test_every_broker_gets_each_further_listener_on_a_port_of_its_own() -> None:
         "SASL_SSL://broker.example:9195",
         "CONTROL://[::1]:9295",
     ]
+
+
+def test_the_token_between_brokers_is_made_once_and_for_this_user_only(tmp_path: Path) -> None:
+    layout = DataDir(tmp_path)
+    layout.ensure_token()
+    token = layout.token_file.read_bytes()
+    assert re.fullmatch(rb"[0-9a-f]{64}\n", token), "256 random bits"
+    assert layout.token_file.stat().st_mode & 0o777 == 0o600
+    layout.ensure_token()
+    assert layout.token_file.read_bytes() == token
+    layout.token_file.write_bytes(b"")
+    layout.ensure_token()
+    assert len(layout.token_file.read_bytes()) == 65
+    other = DataDir(tmp_path / "other")
+    with pytest.raises(LayoutError, match=r"inter-broker\.token cannot be made"):
+        other.ensure_token()
+
+
+def test_every_broker_gets_a_listener_for_the_others(tmp_path: Path) -> None:
+    layout = DataDir(tmp_path)
+    options = DevOptions(
+        brokers=2,
+        host="::1",
+        advertise="::1",
+        data_dir=layout,
+        manifests=None,
+        flush="Fsync",
+        listeners=("SSL://h:9300",),
+        assignments=(
+            "listener_security_protocol_map=OTHER:PLAINTEXT",
+            "ssl_certificate_file=/c",
+            "ssl_key_file=/k",
+        ),
+        plain=True,
+        ports=[(9092, 10092), (9093, 10093)],
+        resumed=False,
+    )
+    for number, process in enumerate(make_processes(options)):
+        command = process.command
+        settings = [command[i + 1] for i, word in enumerate(command) if word == "--set"]
+        config = load(None, settings, {})
+        client, further, internal = config.resolve_listeners()
+        assert (client.host, client.port, further.port) == ("::1", 9092 + number, 9300 + number)
+        assert (internal.name, internal.host, internal.port) == ("INTERNAL", "127.0.0.1", 0)
+        assert [each.internal for each in (client, further, internal)] == [False, False, True]
+        assert config.inter_broker_token_file == str(layout.token_file)
 
 
 def test_restarts_back_off_and_start_anew_after_a_stable_run() -> None:

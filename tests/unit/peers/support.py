@@ -6,6 +6,7 @@ import contextlib
 import random
 import struct
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from strandline_broker.server.inter_broker import InterBroker, TokenFile
 from strandline_broker.wire.api_keys import ApiKey
 from strandline_broker.wire.header import RequestHeader, decode_request_header
 
+EXECUTOR = ThreadPoolExecutor(1, "peers-tests")
 TOKEN = "0123456789abcdef" * 4
 OTHER_TOKEN = "fedcba9876543210" * 4
 
@@ -84,7 +86,12 @@ class Here:
 
     def peers(self, token: str = TOKEN, **options: Any) -> SocketPeers:
         return SocketPeers(
-            LocalNetwork(), token=lambda: token, client_id="broker-7", rng=random.Random(7), **options
+            LocalNetwork(),
+            token=lambda: token,
+            client_id="broker-7",
+            rng=random.Random(7),
+            executor=EXECUTOR,
+            **options,
         )
 
 
@@ -94,7 +101,11 @@ async def between_brokers(directory: Path, token: str = TOKEN) -> AsyncIterator[
     token_file.write_text(token)
     keys = ["broker_id=1", "data_dir=/d", "store=sqlite:/d/c", "connection_failed_authentication_delay_ms=1"]
     inter = InterBroker(
-        load(None, keys, {}), TokenFile(str(token_file)), clock=SystemClock(), rng=random.Random(5)
+        load(None, keys, {}),
+        TokenFile(str(token_file)),
+        clock=SystemClock(),
+        rng=random.Random(5),
+        executor=EXECUTOR,
     )
     handler = Handler()
     server = Server(LocalNetwork(), handler)

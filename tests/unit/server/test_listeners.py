@@ -7,6 +7,7 @@ from strandline_broker.server.listeners import Endpoint, Listener, parse_endpoin
 
 
 def listeners(**keys: str) -> tuple[Listener, ...]:
+    keys = {"inter_broker_token_file": "/t"} | keys
     config = BrokerConfig(broker_id=0, data_dir="/d", store="sqlite:/d/c", **keys)  # type: ignore[arg-type]
     return config.resolve_listeners()
 
@@ -53,6 +54,16 @@ def test_protocols_certificates_and_the_internal_listener() -> None:
     assert [plain.internal, tls.internal, brokers.internal] == [False, False, True]
 
 
+def test_the_listener_between_brokers_needs_a_token_and_no_protocol() -> None:
+    keys = {"listeners": "PLAINTEXT://h:1,inside://h:2", "inter_broker_listener_name": "INSIDE"}
+    client, inside = listeners(**keys)
+    assert (client.internal, inside.internal, inside.security_protocol) == (False, True, "PLAINTEXT")
+    with pytest.raises(
+        ConfigError, match="inter_broker_token_file: needed for listener INSIDE between brokers"
+    ):
+        listeners(**keys, inter_broker_token_file="")
+
+
 @pytest.mark.parametrize(
     ("keys", "why"),
     [
@@ -68,6 +79,10 @@ def test_protocols_certificates_and_the_internal_listener() -> None:
         ({"advertised_listeners": "SSL://h:1"}, "SSL is none of the listeners"),
         ({"inter_broker_listener_name": "X"}, "none of the listeners"),
         ({"inter_broker_listener_name": "PLAINTEXT"}, "clients need one as well"),
+        (
+            {"listeners": "PLAINTEXT://h:1,SSL://h:2", "inter_broker_listener_name": "SSL"},
+            "listener SSL is between brokers",
+        ),
         ({"listeners": "SSL://h:1"}, "set ssl_certificate_file and ssl_key_file"),
         ({"listeners": "PLAINTEXT://h:1", "ssl_key_file": "X=k"}, "does not name a listener"),
         (

@@ -68,9 +68,9 @@ class SaslAuthenticator:
         *,
         clock: Clock,
         rng: random.Random,
-        executor: Executor | None,
+        executor: Executor,
     ) -> None:
-        """`users` returns the users of the moment; `executor` derives keys, the loop's own if it is None."""
+        """`users` returns the users of the moment; `executor` derives keys."""
         self.settings = settings
         self.users = users
         self.clock = clock
