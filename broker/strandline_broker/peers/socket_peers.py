@@ -91,9 +91,9 @@ class SocketPeers:
             raise PeerError(f"{name}: not connected within {self._connect_timeout_s:g} s") from None
         except OSError as error:
             # asyncio's own text says "Connect call failed" whatever happened; those of name resolution are negative.
-            known = error.errno is not None and error.errno > 0
-            reason = os.strerror(error.errno) if known else error.strerror
-            raise PeerError(f"{name}: {reason or error}") from error
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror or error
+            raise PeerError(f"{name}: {reason}") from error
         except (DecodeError, ScramRefused) as error:
             raise PeerError(f"{name}: {error}") from error
 

@@ -129,4 +129,4 @@ print(*sys.modules)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = [name.removeprefix("strandline_broker.") for name in done.stdout.split()]
     found = [name for name in loaded if name.startswith(("security.", "peers.")) or name.endswith("sasl")]
-    assert sorted(found) == ["security.broker_token", "security.mechanisms"]
+    assert sorted(found) == ["peers.contract", "security.broker_token", "security.mechanisms"]
