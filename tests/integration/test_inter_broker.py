@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import struct
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.integration.support import Client, Cluster, batch, cluster, fetch, leads, produce, run, running
-from tests.unit.peers.support import OTHER_TOKEN, TOKEN
+from tests.unit.peers.support import OTHER_TOKEN, TOKEN, peers_with
 
 from strandline_broker.errors import ErrorCode
 from strandline_broker.net.metrics import CloseReason
 from strandline_broker.peers.contract import PeerConnection, PeerError
-from strandline_broker.peers.socket_peers import SocketPeers
-from strandline_broker.seams.local_network import LocalNetwork
 from strandline_broker.server.broker import Broker
 from strandline_broker.wire import cold
 from strandline_broker.wire.api_keys import ApiKey
@@ -48,11 +44,7 @@ async def peer(broker: Broker, token: str = TOKEN) -> PeerConnection:
     """Connect as another broker would: to where the Lease says."""
     host, port = broker.view.leases[0].listeners[INTERNAL]
     assert (host, port) == broker.server.address(INTERNAL)
-    with ThreadPoolExecutor(1) as executor:
-        peers = SocketPeers(
-            LocalNetwork(), token=lambda: token, client_id="broker-9", rng=random.Random(9), executor=executor
-        )
-        return await peers.connect(host, port)
+    return await peers_with(token).connect(host, port)
 
 
 def test_nothing_is_answered_without_the_token(tmp_path: Path) -> None:

@@ -60,9 +60,9 @@ class SocketPeers:
         client_id: str,
         rng: random.Random,
         executor: Executor,
-        connect_timeout_s: float = 10.0,
-        request_timeout_s: float = 30.0,
-        max_response_bytes: int = 128 * 1024 * 1024,
+        connect_timeout_s: float,
+        request_timeout_s: float,
+        max_response_bytes: int,
     ) -> None:
         """`token` returns the token of the moment, which changes when it is rotated; `executor` derives keys.
 

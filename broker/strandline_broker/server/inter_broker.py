@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TOKEN_CHECK_INTERVAL_S = 2.0
+_CONNECT_TIMEOUT_S = 10.0
+# Beyond what the leader may wait for records; as Kafka's replica.socket.timeout.ms.
+_ANSWER_TIMEOUT_S = 30.0
+# An answer for as many partitions as a request may name has 8 MB without records.
+_ANSWER_OVERHEAD_BYTES = 16 * 1024 * 1024
 _SALT_BYTES = 16
 _SECRET_BYTES = 32
 # The messages of SCRAM have a few hundred bytes.
@@ -140,16 +145,24 @@ class InterBroker:
 
     def peers(self, network: Network) -> Peers:
         """Return where connections to other brokers come from."""
+        config = self._config
 
         def make() -> Peers:
             from strandline_broker.peers.socket_peers import SocketPeers
 
+            # A leader sends at least one batch, however large: at most as large as a producer may send it.
+            largest_batch_bytes = config.socket_request_max_bytes
             return SocketPeers(
                 network,
                 token=lambda: self._token_file.current,
-                client_id=f"broker-{self._config.broker_id}",
+                client_id=f"broker-{config.broker_id}",
                 rng=self._rng,
                 executor=self._executor,
+                connect_timeout_s=_CONNECT_TIMEOUT_S,
+                request_timeout_s=_ANSWER_TIMEOUT_S + config.replica_fetch_wait_max_ms / 1000,
+                max_response_bytes=config.replica_fetch_response_max_bytes
+                + largest_batch_bytes
+                + _ANSWER_OVERHEAD_BYTES,
             )
 
         return _LatePeers(make)

@@ -85,14 +85,19 @@ class Here:
         self.inter_broker = inter
 
     def peers(self, token: str = TOKEN, **options: Any) -> SocketPeers:
-        return SocketPeers(
-            LocalNetwork(),
-            token=lambda: token,
-            client_id="broker-7",
-            rng=random.Random(7),
-            executor=EXECUTOR,
-            **options,
-        )
+        return peers_with(token, **options)
+
+
+def peers_with(token: str = TOKEN, **options: Any) -> SocketPeers:
+    options = {"connect_timeout_s": 10, "request_timeout_s": 30, "max_response_bytes": 1 << 24} | options
+    return SocketPeers(
+        LocalNetwork(),
+        token=lambda: token,
+        client_id="broker-7",
+        rng=random.Random(7),
+        executor=EXECUTOR,
+        **options,
+    )
 
 
 @contextlib.asynccontextmanager

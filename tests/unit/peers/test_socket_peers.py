@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.peers.support import OTHER_TOKEN, TOKEN, Here, answer, between_brokers
+from tests.unit.peers.support import OTHER_TOKEN, TOKEN, answer, between_brokers, peers_with
 
 from strandline_broker.net.handler import Pending
 from strandline_broker.net.metrics import CloseReason
@@ -175,13 +175,9 @@ def test_a_server_that_does_not_prove_itself_gets_no_request(behaviour: str, why
     async def scenario() -> None:
         async with impostor(behaviour) as port:
             with pytest.raises(PeerError, match=rf"broker at 127\.0\.0\.1:{port}: .*{why}"):
-                await peers_without_server().connect("127.0.0.1", port)
+                await peers_with().connect("127.0.0.1", port)
 
     run(scenario())
-
-
-def peers_without_server(**options: Any) -> socket_peers.SocketPeers:
-    return Here.peers(None, **options)  # type: ignore[arg-type]  # it needs nothing of the server
 
 
 def test_nobody_there_and_nobody_answering() -> None:
@@ -189,9 +185,9 @@ def test_nobody_there_and_nobody_answering() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             with pytest.raises(PeerError, match=r"not connected within 0\.05 s"):
-                await peers_without_server(connect_timeout_s=0.05).connect("127.0.0.1", port)
+                await peers_with(connect_timeout_s=0.05).connect("127.0.0.1", port)
         with pytest.raises(PeerError, match="refused"):
-            await peers_without_server().connect("127.0.0.1", port)
+            await peers_with().connect("127.0.0.1", port)
 
     run(scenario())
 
@@ -205,7 +201,7 @@ def test_a_connect_that_is_given_up_leaves_nothing_open(monkeypatch: pytest.Monk
             return streams[-1]
 
     async def scenario() -> None:
-        peers = peers_without_server()
+        peers = peers_with()
         monkeypatch.setattr(peers, "_network", Watched())
         with socket.create_server(("127.0.0.1", 0)) as silent:
             task = asyncio.ensure_future(peers.connect("127.0.0.1", silent.getsockname()[1]))
