@@ -145,7 +145,7 @@ class IsrKeeper:
             new = shrink_isr(state, out_of_sync=lagging, min_isr=min_isr)
         else:
             new, live = state, self._live()
-            for follower in leadership.joiners(live, partition.high_watermark):
+            for follower in leadership.joiners(live, partition.high_watermark, now):
                 grown = grow_isr(
                     new,
                     follower,

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = 8
 """Different ISR changes of one partition whose outcomes may be unknown at once."""
+JOIN_WITHIN_S = 2.0
+"""A follower is taken into the ISR only so soon after its last fetch: later it may be dead, and would be fenced again."""
 
 _UNKNOWN = -1
 
@@ -36,10 +38,10 @@ class Follower:
     """What one follower reported in this epoch. Offsets; -1 where nothing is known."""
 
     __slots__ = (
-        "_fetched_at",
         "_leader_end_then",
         "broker_id",
         "caught_up_at",
+        "fetched_at",
         "generation",
         "log_end",
         "log_start",
@@ -52,7 +54,7 @@ class Follower:
         self.log_start = _UNKNOWN
         # When it last had everything that the leader had at its previous fetch (Kafka's lastCaughtUpTimeMs).
         self.caught_up_at = float("-inf")
-        self._fetched_at = float("-inf")
+        self.fetched_at = float("-inf")
         self._leader_end_then = 0
 
     def fetched(self, log_end: int, log_start: int, leader_end: int, now: float) -> None:
@@ -60,8 +62,8 @@ class Follower:
         if log_end >= leader_end:
             self.caught_up_at = now
         elif log_end >= self._leader_end_then:
-            self.caught_up_at = max(self.caught_up_at, self._fetched_at)
-        self._fetched_at = now
+            self.caught_up_at = max(self.caught_up_at, self.fetched_at)
+        self.fetched_at = now
         self._leader_end_then = leader_end
         self.log_end = log_end
         self.log_start = log_start
@@ -103,6 +105,10 @@ class Leadership:
     def confirm(self, state: PartitionState, min_isr: int) -> None:
         """Take over the state that the store has now, within the same epoch."""
         assert state.leader_epoch == self.epoch, "another epoch is another leadership"
+        for ref in self.state.isr:
+            # Who was taken out, perhaps for being dead, comes back only with a new fetch.
+            if ref not in state.isr:
+                self.followers.pop(ref.broker_id, None)
         self.state = state
         self.min_isr = min_isr
         # A write that tested an older partition epoch can no longer come to hold.
@@ -159,12 +165,15 @@ class Leadership:
         follower.fetched(log_end, log_start, leader_end, now)
         return follower
 
-    def joiners(self, live: Live, high_watermark: int) -> list[FollowerProgress]:
+    def joiners(self, live: Live, high_watermark: int, now: float) -> list[FollowerProgress]:
         """Return the followers that may be taken into the ISR now."""
         in_sync = set(self.state.isr)
         found = []
         for follower in self.followers.values():
-            if (follower.broker_id, follower.generation) in in_sync:
+            if (
+                follower.broker_id,
+                follower.generation,
+            ) in in_sync or now - follower.fetched_at > JOIN_WITHIN_S:
                 continue
             progress = FollowerProgress(follower.broker_id, follower.generation, self.epoch, follower.log_end)
             if may_join_isr(
