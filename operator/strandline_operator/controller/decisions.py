@@ -15,7 +15,7 @@ from strandline_broker.cluster.model import CLUSTER, CLUSTER_STATE, TOPIC, Clust
 from strandline_operator.controller.actions import Action, Create, StatusWrite
 from strandline_operator.controller.conditions import Reason, Trouble, flipped
 from strandline_operator.controller.deletion import decide_purges
-from strandline_operator.controller.elections import decide_elections
+from strandline_operator.controller.elections import Elections
 from strandline_operator.controller.internal import STATUS_KEY, InternalOutcome, decide_internal
 from strandline_operator.controller.reassignments import Reassigner
 from strandline_operator.controller.slices import Placer, cluster_object
@@ -33,7 +33,7 @@ class Decision:
     """The result: `actions` to apply now, `statuses` to write when pacing allows, `later` when nothing else is left to do.
 
     `quiet` says that nothing is left to do or to wait for; `wake_at_ms` is the wall-clock time at which time alone
-    changes the decision (the end of a grace period).
+    changes the decision (the end of a grace period). `returned` says that leaderships return to preferred replicas.
     """
 
     actions: list[Action] = field(default_factory=list)
@@ -41,6 +41,7 @@ class Decision:
     later: list[Action] = field(default_factory=list)
     quiet: bool = True
     wake_at_ms: int | None = None
+    returned: bool = False
 
 
 def decide(world: World) -> Decision:
@@ -67,7 +68,9 @@ def decide(world: World) -> Decision:
             decision.statuses.append(StatusWrite(patch, flipped(topic.status, status)))
     internal = decide_internal(world, placer)
     decision.later += internal.actions
-    decision.actions += decide_elections(world, Reassigner(world, placer, {**factors, **internal.factors}))
+    elections = Elections(world, Reassigner(world, placer, {**factors, **internal.factors}))
+    decision.actions += elections.decide()
+    decision.returned = elections.returned > 0
     decision.actions += decide_purges(world)
     decision.wake_at_ms = min(
         (sets.purge_at_ms for sets in world.sets if sets.deleting and sets.topic_id not in world.purged),

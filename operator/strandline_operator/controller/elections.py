@@ -15,31 +15,50 @@ from strandline_operator.controller.reassignments import Reassigner
 from strandline_operator.controller.world import TopicSets, World
 
 
-def decide_elections(world: World, reassigner: Reassigner) -> Iterator[Patch]:
-    """Yield one write for each PartitionSet in which something must change, whatever the number of partitions."""
-    returning = world.returning
-    for sets in world.sets:
-        if sets.deleting or sets.topic_id in world.purged:
-            continue
-        for slice_ in sets.slices:
-            changed: dict[int, PartitionState] = {}
-            notices: list[Notice] = []
-            urgent = False
-            for number, state in enumerate(slice_.partitions, slice_.first_partition):
-                election = _elect(world, slice_, state)
-                if election.state is not state:
-                    urgent = True
-                    notices += _notices(slice_, number, election)
-                    changed[number] = election.state
-                    continue
-                new = _advance(world, reassigner, sets, slice_, state)
-                if new is state and returning > 0:
-                    new = _return_home(world, slice_, state)
-                    returning -= new is not state
-                if new is not state:
-                    changed[number] = new
-            if changed:
-                yield _patch(slice_, changed, notices, urgent=urgent)
+class Elections:
+    """The changes of all partitions in one pass; `returned` counts the leaderships that went home."""
+
+    __slots__ = ("_reassigner", "_world", "returned")
+
+    def __init__(self, world: World, reassigner: Reassigner) -> None:
+        self._world = world
+        self._reassigner = reassigner
+        self.returned = 0
+
+    def decide(self) -> Iterator[Patch]:
+        """Yield one write for each PartitionSet in which something must change, whatever the number of partitions."""
+        for sets in self._world.sets:
+            if sets.deleting or sets.topic_id in self._world.purged:
+                continue
+            for slice_ in sets.slices:
+                changed: dict[int, PartitionState] = {}
+                notices: list[Notice] = []
+                urgent = False
+                for number, state in enumerate(slice_.partitions, slice_.first_partition):
+                    election = _elect(self._world, slice_, state)
+                    new = election.state
+                    if new is not state:
+                        urgent = True
+                        notices += _notices(slice_, number, election)
+                    elif state.leader in self._world.live_by_id:
+                        new = self._go_on(sets, slice_, state)
+                    if new is not state:
+                        changed[number] = new
+                if changed:
+                    yield _patch(slice_, changed, notices, urgent=urgent)
+
+    def _go_on(self, sets: TopicSets, slice_: PartitionSet, state: PartitionState) -> PartitionState:
+        """Take a partition whose leader is in order a step further."""
+        live = self._world.live_by_id
+        minimum = slice_.min_insync_replicas
+        new = transitions.advance_reassignment(state, live=live, min_isr=minimum)
+        if new is state:
+            new = self._reassigner.advance(sets, state)
+        if new is state and state.leader != state.replicas[0] and self.returned < self._world.returning:
+            if not transitions.is_moving(state):
+                new = transitions.elect(state, live=live, min_isr=minimum, prefer_first=True).state
+            self.returned += new is not state
+        return new
 
 
 def _patch(
@@ -73,25 +92,6 @@ def _elect(world: World, slice_: PartitionSet, state: PartitionState) -> transit
         unclean_allowed=slice_.unclean_leader_election,
         flush_replicated=world.cluster is not None and world.cluster.flush_replicated,
     )
-
-
-def _advance(
-    world: World, reassigner: Reassigner, sets: TopicSets, slice_: PartitionSet, state: PartitionState
-) -> PartitionState:
-    if state.leader in world.awaited:
-        return state
-    moved = transitions.advance_reassignment(state, live=world.live_by_id, min_isr=slice_.min_insync_replicas)
-    return reassigner.advance(sets, state) if moved is state else moved
-
-
-def _return_home(world: World, slice_: PartitionSet, state: PartitionState) -> PartitionState:
-    """Let the preferred replica lead again, if it is in sync."""
-    led_elsewhere = state.leader in world.live_by_id and state.leader != state.replicas[0]
-    if not led_elsewhere or transitions.is_moving(state):
-        return state
-    return transitions.elect(
-        state, live=world.live_by_id, min_isr=slice_.min_insync_replicas, prefer_first=True
-    ).state
 
 
 def _notices(slice_: PartitionSet, number: int, election: transitions.Election) -> Iterator[Notice]:

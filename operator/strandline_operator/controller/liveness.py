@@ -61,6 +61,11 @@ class LivenessTracker:
         for seen in self._seen.values():
             seen.changed_at = now
 
+    def did_not_look(self, gap_s: float, now: float) -> None:
+        """Leave out of all waiting times a while in which this process itself did not run."""
+        for seen in self._seen.values():
+            seen.changed_at = min(now, seen.changed_at + gap_s)
+
     def holds(self, broker_id: int, now: float) -> bool:
         """Say whether the broker's process counts as alive, in whatever phase."""
         seen = self._seen.get(broker_id)

@@ -14,6 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 from strandline_broker.cluster.backoff import Backoff
+from strandline_broker.cluster.cluster_settings import (
+    AUTO_LEADER_REBALANCE,
+    LEADER_IMBALANCE_CHECK_INTERVAL,
+    setting_or_default,
+)
 from strandline_broker.cluster.model import LEASE, MALFORMED, PARTITION_SET, Object, PartitionSet
 from strandline_broker.cluster.store import (
     AlreadyExists,
@@ -26,6 +31,7 @@ from strandline_broker.cluster.store import (
 )
 from strandline_broker.cluster.view import CONTROLLER_KINDS, Change, ClusterView
 from strandline_operator.controller.actions import Action, Create, Delete, Notice, Patch, Priority
+from strandline_operator.controller.balance import RETURNING, LeaderBalance
 from strandline_operator.controller.decisions import Decision, decide
 from strandline_operator.controller.liveness import LivenessTracker
 from strandline_operator.controller.pacing import StatusPacer
@@ -43,6 +49,9 @@ WRITE_CONCURRENCY = 16
 PLACEMENT_PATIENCE_S = 10.0
 # While every pass has something to do, statuses wait: most would describe a moment. They wait no longer than this.
 STATUS_DELAY_MAX_S = 1.0
+# The controller looks at the clock so often. In a longer gap its process was held up (SIGSTOP, a starved or sleeping
+# machine): no renewal could have been seen, so the gap counts against nobody.
+CLOCK_INTERVAL_S = 0.5
 # How long a pass waits to see its own writes in the cache. What it missed by then shows up as a conflict.
 OWN_WRITES_TIMEOUT_S = 2.0
 
@@ -78,6 +87,7 @@ class Controller:
         self._patience_s = placement_patience_s
         self._rng = rng if rng is not None else random.SystemRandom()
         self._pacer = StatusPacer()
+        self._balance = LeaderBalance()
         self._wake = asyncio.Event()
         self._versions: dict[tuple[str, str], str] = {}
         self._seen_in_pass: set[tuple[str, str, str]] = set()
@@ -85,6 +95,7 @@ class Controller:
         self._place_after: float | None = None
         self._ever_live: set[int] = set()
         self._statuses_written_at = monotonic()
+        self._looked_at: float | None = None
 
     def process_ended(self, broker_id: int) -> None:
         """Note that a broker's process is gone: its leaderships move at once instead of after a lease duration."""
@@ -105,8 +116,22 @@ class Controller:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.view.run(), name="controller-view")
                 group.create_task(self._control(), name="controller-loop")
+                group.create_task(self._watch_clock(), name="controller-clock")
         finally:
             stop_listening()
+
+    async def _watch_clock(self) -> None:
+        while True:
+            self._look_at_clock()
+            await asyncio.sleep(CLOCK_INTERVAL_S)
+
+    def _look_at_clock(self) -> None:
+        now = asyncio.get_running_loop().time()
+        gap_s = now - (self._looked_at if self._looked_at is not None else now)
+        self._looked_at = now
+        if gap_s > 2 * CLOCK_INTERVAL_S:
+            logger.warning("the controller was held up for %.1f s", gap_s)
+            self.liveness.did_not_look(gap_s, self._monotonic())
 
     def _poke(self) -> None:
         self.quiet.clear()
@@ -169,7 +194,10 @@ class Controller:
     async def _pass(self) -> tuple[bool, float | None]:
         """Decide and apply once. Returns whether every write succeeded, and the longest wait until the next pass."""
         await self._read_grace_periods()
-        decision = decide(self._observe())
+        world = self._observe()
+        decision = decide(world)
+        if decision.returned:
+            self._balance.returned(self._monotonic())
         written: set[Written] = set()
         clean = await self._apply(decision.actions, written)
         clean &= await self._write_statuses(decision, written, passing=bool(written) and clean)
@@ -183,7 +211,7 @@ class Controller:
             if written:
                 await self._see(written)
                 self._wake.set()
-        return clean, self._longest_wait_s(decision)
+        return clean, self._longest_wait_s(world, decision)
 
     async def _write_statuses(self, decision: Decision, written: set[Written], *, passing: bool) -> bool:
         """Write the statuses that are due. `passing`: the next pass follows at once and will know better."""
@@ -197,6 +225,7 @@ class Controller:
         return await self._apply([status.patch for status in due], written)
 
     def _observe(self) -> World:
+        self._look_at_clock()
         now = self._monotonic()
         leases = self.view.leases
         self.liveness.observe(leases.values(), now)
@@ -207,6 +236,7 @@ class Controller:
         self._ever_live |= running
         assert self._place_after is not None
         patient = now < self._place_after
+        self._balance.observe(live, expected, now)
         return World(
             cluster_name=self._cluster_name,
             now_ms=self._now_ms(),
@@ -218,14 +248,27 @@ class Controller:
             known_brokers=sum(lease.held for lease in leases.values()),
             settled=not patient or running.issuperset(range(expected)),
             awaited=frozenset(leases.keys() - self._ever_live) if patient else frozenset(),
+            returning=RETURNING if self._until_return_s() == 0.0 else 0,
         )
 
-    def _longest_wait_s(self, decision: Decision) -> float | None:
+    def _until_return_s(self) -> float | None:
+        """Return the seconds until leaderships may return to preferred replicas; None while they may not."""
+        cluster = self.view.cluster
+        config = cluster.config if cluster is not None else {}
+        if not setting_or_default(config, AUTO_LEADER_REBALANCE):
+            return None
+        calm_s = setting_or_default(config, LEADER_IMBALANCE_CHECK_INTERVAL)
+        return self._balance.wait_s(self._monotonic(), calm_s)
+
+    def _longest_wait_s(self, world: World, decision: Decision) -> float | None:
         now = self._monotonic()
         waits = [self._pacer.wait_s(status.key, now, flips=False) for status in decision.statuses]
         expiry = self.liveness.next_expiry(now)
         if expiry is not None:
             waits.append(expiry)
+        until_return_s = self._until_return_s()
+        if until_return_s is not None and (world.returning == 0 or decision.returned):
+            waits.append(until_return_s)
         if decision.wake_at_ms is not None:
             waits.append(max(0.0, (decision.wake_at_ms - self._now_ms()) / 1000))
         if self._place_after is not None and self._place_after > now:

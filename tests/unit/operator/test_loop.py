@@ -15,13 +15,18 @@ from strandline_broker.cluster.model import (
     LEASE,
     PARTITION_SET,
     TOPIC,
+    BrokerIdentity,
     BrokerLease,
     BrokerPhase,
     PartitionSet,
+    PartitionState,
     new_object,
 )
+from strandline_broker.cluster.patches import patch_partitions
 from strandline_broker.cluster.sqlite_store import SqliteStore
+from strandline_broker.cluster.transitions import FollowerProgress, grow_isr
 from strandline_operator.controller.actions import Notice
+from strandline_operator.controller.balance import RETURNING
 from strandline_operator.controller.loop import Controller
 
 DEADLINE_S = 10.0
@@ -169,6 +174,83 @@ def test_a_lease_that_does_not_change_for_its_duration_ends_a_leadership() -> No
                 p.replicas[0]: p.leader for s in sets for p in s.partitions if s.topic_name == "orders"
             }
             assert leaders == {0: -1, 1: 1}
+
+    asyncio.run(scenario())
+
+
+async def as_leader(b: Bench, change: Callable[[PartitionState], PartitionState]) -> None:
+    """Change every partition of the one topic as its leader would."""
+    (part,) = await b.sets()
+    states = {number: change(state) for number, state in enumerate(part.partitions)}
+    states = {number: state for number, state in states.items() if state != part.partition(number)}
+    tests, operations = patch_partitions(part, states)
+    await b.store.patch_if(PARTITION_SET, part.name, uid=part.uid, tests=tests, operations=operations)
+
+
+def test_leaderships_return_a_while_after_a_restart() -> None:
+    async def scenario() -> None:
+        async with bench(replicas=2) as b:
+            await b.lease(0, "a")
+            await b.lease(1, "a")
+            await b.topic("orders", partitions=50, replicas=2)
+            await b.until(lambda sets: bool(sets) and len(sets[0].partitions) == 50)
+            b.controller.process_ended(1)
+            (orders,) = await b.until(lambda sets: all(p.leader == 0 for p in sets[0].partitions))
+            await b.lease(1, "b")
+            await b.quiet()
+            live = {n: BrokerIdentity(n, 5, "b" if n else "a") for n in (0, 1)}
+
+            def grow(state: PartitionState) -> PartitionState:
+                follower = FollowerProgress(1, 5, state.leader_epoch, 9)
+                return grow_isr(state, follower, live=live, high_watermark=9, epoch_start=9, min_isr=1)
+
+            await as_leader(b, grow)
+            await b.quiet()
+            (orders,) = await b.sets()
+            assert all(p.leader == 0 and len(p.isr) == 2 for p in orders.partitions), (
+                "not before all was calm"
+            )
+
+            def at_home(sets: list[PartitionSet]) -> int:
+                return sum(p.leader == p.replicas[0] for p in sets[0].partitions)
+
+            before = at_home([orders])
+            # Time passes, and Leases are renewed meanwhile.
+            for _ in range(2):
+                b.now += 6.0
+                await b.lease(0, "a")
+                await b.lease(1, "b")
+            await b.topic("wake-up")
+            await b.until(lambda sets: at_home(sets) >= before + RETURNING)
+            assert at_home(await b.sets()) == before + RETURNING, "a few at a time"
+            b.now += 1.1
+            await b.topic("wake-up-again")
+            (orders, *_) = await b.until(lambda sets: at_home(sets) == 50)
+            assert {p.leader_incarnation for p in orders.partitions if p.leader == 1} == {"b"}
+
+    asyncio.run(scenario())
+
+
+def test_a_controller_that_was_held_up_judges_nobody_for_it() -> None:
+    async def scenario() -> None:
+        async with bench() as b:
+            await b.lease(0, "a")
+            await b.topic("orders")
+            await b.until(bool)
+            await b.quiet()
+            loop = asyncio.get_running_loop()
+            real, held_up_s = loop.time, 0.0
+            loop.time = lambda: real() + held_up_s  # type: ignore[method-assign]
+            # As after SIGSTOP: all clocks jump, and the first thing that runs is a pass.
+            held_up_s = 60.0
+            b.now += 60.0
+            await b.topic("wake-up")
+            sets = await b.until(lambda sets: len(sets) == 2)
+            assert all(state.leader == 0 for part in sets for state in part.partitions)
+            # The same time with the controller looking on is a verdict.
+            b.now += 60.0
+            await b.topic("again")
+            await b.until(lambda sets: any(part.partitions[0].leader == -1 for part in sets))
 
     asyncio.run(scenario())
 

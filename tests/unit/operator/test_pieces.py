@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from strandline_broker.cluster.model import BrokerLease, BrokerPhase
+from strandline_broker.cluster.model import BrokerIdentity, BrokerLease, BrokerPhase
+from strandline_operator.controller.balance import PAUSE_S, LeaderBalance
 from strandline_operator.controller.conditions import Reason, Trouble, conditions, flipped
 from strandline_operator.controller.durations import parse_duration_ms
 from strandline_operator.controller.liveness import LivenessTracker
@@ -47,6 +48,18 @@ def test_after_being_blind_a_full_duration_passes_before_a_verdict() -> None:
     assert ids(tracker, 19.0) == []
 
 
+def test_time_in_which_nobody_looked_counts_against_nobody() -> None:
+    tracker = LivenessTracker()
+    tracker.observe([RUNNING], 0.0)
+    tracker.did_not_look(4.0, 9.0)
+    assert ids(tracker, 13.9) == [0]
+    assert ids(tracker, 14.0) == []
+    tracker.observe([replace(RUNNING, resource_version="2")], 20.0)
+    tracker.did_not_look(60.0, 21.0)  # no further than now
+    assert ids(tracker, 30.9) == [0]
+    assert ids(tracker, 31.0) == []
+
+
 def test_an_ended_process_is_down_at_once_until_another_incarnation_shows() -> None:
     tracker = LivenessTracker()
     tracker.observe([RUNNING], 0.0)
@@ -79,6 +92,27 @@ def test_who_may_lead(change: dict[str, Any], live: list[int]) -> None:
     tracker = LivenessTracker()
     tracker.observe([replace(RUNNING, **change)], 0.0)
     assert ids(tracker, 0.0) == live
+
+
+def test_leaderships_return_when_all_was_calm_for_a_while() -> None:
+    balance = LeaderBalance()
+    zero, one = BrokerIdentity(0, 1, "a"), BrokerIdentity(1, 1, "a")
+    balance.observe([zero], 2, 0.0)
+    assert balance.wait_s(100.0, 10.0) is None, "a broker is missing"
+    balance.observe([zero, one], 2, 100.0)
+    balance.observe([zero, one], 2, 105.0)
+    assert balance.wait_s(105.0, 10.0) == 5.0
+    assert balance.wait_s(110.0, 10.0) == 0.0
+    balance.returned(110.0)
+    assert balance.wait_s(110.0, 10.0) == PAUSE_S
+    balance.observe([zero, one._replace(draining=True)], 2, 111.0)
+    assert balance.wait_s(200.0, 10.0) is None, "a broker is about to stop"
+    balance.observe([zero, one._replace(incarnation="b")], 2, 200.0)
+    assert balance.wait_s(205.0, 10.0) == 5.0
+    balance.observe([zero, one._replace(incarnation="c")], 2, 206.0)  # a restart that nobody saw otherwise
+    assert balance.wait_s(210.0, 10.0) == 6.0
+    balance.observe([zero, one._replace(incarnation="c")], 3, 220.0)
+    assert balance.wait_s(300.0, 10.0) is None, "the Cluster grew, and the new broker does not run"
 
 
 def test_statuses_are_paced_unless_a_condition_flips() -> None:
