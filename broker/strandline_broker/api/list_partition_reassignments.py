@@ -1,6 +1,6 @@
 """ListPartitionReassignments (key 46), version 0 (KIP-455).
 
-Differences from Kafka: none known.
+Differences from Kafka: a reassignment that waits for its turn is listed as it will be when it begins.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from strandline_broker.api.context import BrokerApi
 from strandline_broker.api.request import Request
-from strandline_broker.cluster.transitions import is_reassigning
+from strandline_broker.cluster.transitions import begin_reassignment, is_reassigning
 from strandline_broker.cluster.view import TopicView
 from strandline_broker.errors import ErrorCode
 from strandline_broker.wire.api_keys import ApiKey
@@ -39,9 +39,10 @@ def _reassigning(topic: TopicView, numbers: Iterable[int]) -> Iterator[dict[str,
     for number in numbers:
         state = topic.partition(number)
         if state is not None and is_reassigning(state):
+            begun = begin_reassignment(state)
             yield {
                 "partition_index": number,
-                "replicas": state.replicas,
-                "adding_replicas": state.adding,
-                "removing_replicas": state.removing,
+                "replicas": begun.replicas,
+                "adding_replicas": begun.adding,
+                "removing_replicas": begun.removing,
             }

@@ -13,10 +13,12 @@ from strandline_broker.cluster.model import (
     LEASE,
     NO_LEADER,
     PARTITION_SET,
+    TOPIC,
     BrokerPhase,
     PartitionSet,
     PartitionState,
     ReplicaRef,
+    Topic,
 )
 from strandline_broker.errors import ErrorCode
 from strandline_broker.wire.api_keys import ApiKey
@@ -210,8 +212,12 @@ def test_a_target_that_is_reached_already(version: int) -> None:
 @pytest.mark.parametrize(
     ("target", "may_change_factor", "error", "text"),
     [
-        ((1,), True, ErrorCode.INVALID_REPLICA_ASSIGNMENT, "cannot move to [1]: this version does not copy"),
-        ((0, 1), True, ErrorCode.INVALID_REPLICA_ASSIGNMENT, "spec.replicas"),
+        (
+            (0, 1),
+            True,
+            ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+            "All 2 partitions of a topic have the same number",
+        ),
         ((0, 1), False, ErrorCode.INVALID_REPLICATION_FACTOR, "changed from 1 to 2"),
         ((), True, ErrorCode.INVALID_REPLICA_ASSIGNMENT, "empty replica list"),
         ((0, 0), True, ErrorCode.INVALID_REPLICA_ASSIGNMENT, "more than once"),
@@ -224,7 +230,7 @@ def test_targets_that_are_refused(
 ) -> None:
     async def main() -> None:
         async with broker(brokers=2) as fake:
-            made = partition_set("t", [led(0)])
+            made = partition_set("t", [led(0), led(0)])
             await add_topic(fake, made)
             results = await reassign(
                 fake, {("t", 0): target}, allow_replication_factor_change=may_change_factor
@@ -242,7 +248,7 @@ def test_one_answer_for_each_partition() -> None:
     async def main() -> None:
         async with broker(brokers=2) as fake:
             await add_topic(fake, partition_set("t", [led(0), led(0)]))
-            results = await reassign(fake, {("t", 0): (0,), ("t", 1): (1,), ("t", 2): (0,), ("u", 0): None})
+            results = await reassign(fake, {("t", 0): (0,), ("t", 1): (7,), ("t", 2): (0,), ("u", 0): None})
             assert {key: code for key, (code, _) in results.items()} == {
                 ("t", 0): ErrorCode.NONE,
                 ("t", 1): ErrorCode.INVALID_REPLICA_ASSIGNMENT,
@@ -267,6 +273,77 @@ def test_a_reassignment_is_listed_and_cancelled() -> None:
             state = (await stored(fake, made)).partition(1)
             assert (state.replicas, state.adding, state.removing) == ((0,), (), ())
             assert await listed(fake) == {}
+
+    run(main())
+
+
+def test_a_move_waits_for_its_turn_and_is_listed_meanwhile() -> None:
+    async def main() -> None:
+        async with broker(brokers=3) as fake:
+            made = partition_set("t", [led(0, 1), led(0, 1)])
+            await add_topic(fake, made)
+            results = await reassign(fake, {("t", 0): (2, 1), ("t", 1): (1, 2)})
+            assert results == dict.fromkeys([("t", 0), ("t", 1)], (ErrorCode.NONE, None))
+            after = await stored(fake, made)
+            assert [(p.replicas, p.target, p.adding) for p in after.partitions] == [
+                ((0, 1), (2, 1), ()),
+                ((0, 1), (1, 2), ()),
+            ]
+            assert await listed(fake) == {
+                ("t", 0): ((2, 1, 0), (2,), (0,)),
+                ("t", 1): ((1, 2, 0), (2,), (0,)),
+            }
+            # Asked for again, asked for otherwise, taken back.
+            assert (await reassign(fake, {("t", 0): (2, 1)}))["t", 0][0] is ErrorCode.NONE
+            assert (await reassign(fake, {("t", 1): (2, 0)}))["t", 1][0] is ErrorCode.NONE
+            assert await listed(fake, {"t": (1,)}) == {("t", 1): ((2, 0, 1), (2,), (1,))}
+            assert (await reassign(fake, {("t", 0): None, ("t", 1): None}))["t", 1][0] is ErrorCode.NONE
+            assert await listed(fake) == {}
+            assert [p.replicas for p in (await stored(fake, made)).partitions] == [(0, 1), (0, 1)]
+
+    run(main())
+
+
+async def replicas_of(fake: FakeBroker, name: str) -> int:
+    return Topic.from_object(await fake.store.get(TOPIC, name)).replicas
+
+
+def test_another_number_of_replicas_is_the_whole_topics() -> None:
+    async def main() -> None:
+        async with broker(brokers=3) as fake:
+            made = partition_set("t", [led(0), led(1)])
+            await add_topic(fake, made)
+            both = {("t", 0): (0, 1), ("t", 1): (1, 2)}
+            results = await reassign(fake, both, allow_replication_factor_change=False)
+            assert {code for code, _ in results.values()} == {ErrorCode.INVALID_REPLICATION_FACTOR}
+            results = await reassign(fake, {("t", 0): (0, 1), ("t", 1): (2,)})
+            assert results["t", 0][0] is ErrorCode.INVALID_REPLICA_ASSIGNMENT
+            assert results["t", 1][0] is ErrorCode.NONE, "what changes no number goes on"
+            results = await reassign(fake, both)
+            assert {code for code, _ in results.values()} == {ErrorCode.NONE}
+            assert await replicas_of(fake, "t") == 2
+            assert [p.target for p in (await stored(fake, made)).partitions] == [(0, 1), (1, 2)]
+            # Taken back for all, so is the number; for one of them it cannot be.
+            results = await reassign(fake, {("t", 1): None})
+            assert results["t", 1][0] is ErrorCode.INVALID_REPLICA_ASSIGNMENT
+            results = await reassign(fake, dict.fromkeys(both))
+            assert {code for code, _ in results.values()} == {ErrorCode.NONE}
+            assert await replicas_of(fake, "t") == 1
+            assert await listed(fake) == {}
+
+    run(main())
+
+
+def test_the_number_of_replicas_of_internal_topics_is_the_clusters() -> None:
+    async def main() -> None:
+        async with broker(brokers=3) as fake:
+            await add_topic(fake, partition_set("__consumer_offsets", [led(0)]))
+            results = await reassign(fake, {("__consumer_offsets", 0): (0, 1)})
+            assert results["__consumer_offsets", 0][0] is ErrorCode.POLICY_VIOLATION
+            assert (await fake.store.list(TOPIC))[0] == []
+            # To other brokers it may move: it has no Topic that could say otherwise.
+            results = await reassign(fake, {("__consumer_offsets", 0): (1,)})
+            assert results["__consumer_offsets", 0][0] is ErrorCode.NONE
 
     run(main())
 

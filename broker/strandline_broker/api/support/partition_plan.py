@@ -13,7 +13,7 @@ from strandline_broker.api.support.topic_plan import MAX_PARTITIONS, assignment_
 from strandline_broker.cluster.cache import ClusterCache, TopicView
 from strandline_broker.cluster.model import Topic
 from strandline_broker.cluster.store import Operation
-from strandline_broker.cluster.transitions import is_reassigning
+from strandline_broker.cluster.transitions import is_reassigning, target_of
 from strandline_broker.errors import ErrorCode, KafkaError
 
 
@@ -81,7 +81,7 @@ def _check_assignments(
     first = topic.partition(0)
     assert first is not None, "a topic has partitions"
     for brokers in assignments:
-        why = assignment_problem(brokers, view.leases.keys(), len(first.replicas))
+        why = assignment_problem(brokers, view.leases.keys(), len(target_of(first)))
         if why:
             raise KafkaError(
                 ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"The manual partition assignment includes {why}"

@@ -32,6 +32,7 @@ from strandline_broker.cluster.store import (
     StoreError,
     Unavailable,
 )
+from strandline_broker.cluster.transitions import target_of
 from strandline_broker.cluster.view import TopicView
 from strandline_broker.errors import ErrorCode, KafkaError
 
@@ -127,7 +128,7 @@ def _object_for(broker: BrokerApi, topic: TopicView, object_name: str) -> dict[s
         object_name,
         topic.topic_name,
         partitions=topic.partition_count,
-        replicas=max(len(state.replicas) - len(state.removing) for _, state in topic.partitions()),
+        replicas=max(len(target_of(state)) for _, state in topic.partitions()),
         # What the topic only inherits must go on following the cluster.
         config={name: text for name, text in topic.config.items() if inherited.get(name) != text},
         finalizers=(FINALIZER,),
