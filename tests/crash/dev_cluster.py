@@ -33,6 +33,7 @@ class DevCluster:
     ) -> None:
         self.data_dir = data_dir
         self.bootstrap = ""
+        self.start_timeout_s = START_TIMEOUT_S
         self._command = [
             os.environ.get("CONFORMANCE_PROGRAM") or str(Path(sys.executable).with_name("strandline")),
             *("dev", "--brokers", str(brokers), "--port", str(port), "--plain", "--data-dir", str(data_dir)),
@@ -44,7 +45,13 @@ class DevCluster:
         self._pump: threading.Thread | None = None
 
     def __enter__(self) -> DevCluster:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start the supervisor and wait until all brokers serve; also after `kill_supervisor`."""
         self._ready.clear()
+        self.bootstrap = ""
         self._process = subprocess.Popen(
             self._command,
             stdout=subprocess.PIPE,
@@ -54,10 +61,9 @@ class DevCluster:
         )
         self._pump = threading.Thread(target=self._read_output, name="dev-output", daemon=True)
         self._pump.start()
-        if not self._ready.wait(START_TIMEOUT_S) or not self.bootstrap:
+        if not self._ready.wait(self.start_timeout_s) or not self.bootstrap:
             self.stop(kill=True)
-            raise DevClusterError(f"no ready line within {START_TIMEOUT_S:.0f} s\n{self.tail()}")
-        return self
+            raise DevClusterError(f"no ready line within {self.start_timeout_s:.0f} s\n{self.tail()}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -100,13 +106,31 @@ class DevCluster:
             for pid in children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        self._close_output(process)
+        if status != 0 and not kill:
+            raise DevClusterError(f"exit status {status}\n{self.tail()}")
+        return status
+
+    @property
+    def supervisor_pid(self) -> int | None:
+        """Process id of `strandline dev`, None while it is down."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
+
+    def kill_supervisor(self) -> None:
+        """End the supervisor with SIGKILL. The kernel sends its brokers SIGTERM; `start` begins the next life."""
+        process = self._process
+        assert process is not None
+        self._process = None
+        process.kill()
+        process.wait()
+        self._close_output(process)
+
+    def _close_output(self, process: subprocess.Popen[str]) -> None:
         if self._pump is not None:
             self._pump.join(5)
         if process.stdout is not None:
             process.stdout.close()
-        if status != 0 and not kill:
-            raise DevClusterError(f"exit status {status}\n{self.tail()}")
-        return status
 
     def broker_pid(self, broker: int = 0) -> int | None:
         """Return the process id of a broker that runs now, None while it is down."""

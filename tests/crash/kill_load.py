@@ -24,7 +24,7 @@ from tests.crash.history import UNKNOWN_OFFSET, Ack, History, Key, Read, Send
 
 TOPIC = "kills"
 STUCK_S = 60.0
-_CLIENT = {
+CLIENT: dict[str, Any] = {
     "reconnect.backoff.ms": 10,
     "reconnect.backoff.max.ms": 100,
     "socket.timeout.ms": 10_000,
@@ -45,6 +45,11 @@ class Plan:
     records_per_s: int = 400
     """Per producer: bounds the memory that a history takes."""
     max_gap_s: float = 2.0
+    topic: str = TOPIC
+    replicas: int = 1
+    min_isr: int = 1
+    acks: str = "all"
+    """With anything but `all` producers are not idempotent either."""
 
 
 class Load:
@@ -97,11 +102,11 @@ class Load:
     def _produce_until_fatal(self, name: str, rng: random.Random) -> None:
         producer = Producer(
             {
-                **_CLIENT,
+                **CLIENT,
                 "bootstrap.servers": self._bootstrap,
                 "client.id": name,
-                "enable.idempotence": True,
-                "acks": "all",
+                "enable.idempotence": self._plan.acks == "all",
+                "acks": self._plan.acks,
                 "delivery.timeout.ms": 900_000,
                 "retry.backoff.ms": 20,
                 "linger.ms": rng.choice((0, 2, 10)),
@@ -119,7 +124,7 @@ class Load:
                 send = Send(key, rng.randrange(self._plan.partitions), time.monotonic())
                 try:
                     producer.produce(
-                        TOPIC, encode(key), partition=send.partition, on_delivery=self._delivered
+                        self._plan.topic, encode(key), partition=send.partition, on_delivery=self._delivered
                     )
                 except BufferError:
                     break
@@ -129,7 +134,9 @@ class Load:
                     return
                 self.history.sends.append(send)
                 number += 1
-            producer.poll(pause_s * rng.uniform(0.5, 1.5))
+            until = time.monotonic() + pause_s * rng.uniform(0.5, 1.5)
+            while (left_s := until - time.monotonic()) > 0:
+                producer.poll(left_s)
         left = producer.flush(STUCK_S)
         if left:
             self.findings.append(f"{name}: stuck with {left} records {STUCK_S:.0f} s after the last kill")
@@ -162,10 +169,8 @@ class Load:
                     self._take(message, reads)
                 if self._stop_reading.is_set():
                     if ends is None:
-                        ends = end_offsets(consumer, self._plan.partitions)
-                    positions = {
-                        tp.partition: tp.offset for tp in consumer.position(_all(self._plan.partitions))
-                    }
+                        ends = end_offsets(consumer, self._plan.partitions, self._plan.topic)
+                    positions = {tp.partition: tp.offset for tp in consumer.position(self._all())}
                     if all(positions[p] >= end for p, end in ends.items() if end):
                         return
                     if time.monotonic() - quiet_since > STUCK_S:
@@ -178,19 +183,23 @@ class Load:
         """Fill the history's final state from the log."""
         consumer = self._consumer()
         try:
-            ends = {p: end for p, end in end_offsets(consumer, self._plan.partitions).items() if end}
+            found = end_offsets(consumer, self._plan.partitions, self._plan.topic)
+            ends = {partition: end for partition, end in found.items() if end}
             quiet_since = time.monotonic()
             while ends and time.monotonic() - quiet_since < STUCK_S:
                 for message in consumer.consume(10_000, timeout=0.2):
                     quiet_since = time.monotonic()
                     self._take(message, self.history.final)
-                for position in consumer.position(_all(self._plan.partitions)):
+                for position in consumer.position(self._all()):
                     if position.offset >= ends.get(position.partition, 1 << 62):
                         del ends[position.partition]
             if ends:
                 self.findings.append(f"final read: did not reach the ends {ends}")
         finally:
             consumer.close()
+
+    def _all(self) -> list[TopicPartition]:
+        return [TopicPartition(self._plan.topic, p) for p in range(self._plan.partitions)]
 
     def _take(self, message: Message, reads: list[Read]) -> None:
         error = message.error()
@@ -207,7 +216,7 @@ class Load:
     def _consumer(self) -> Consumer:
         consumer = Consumer(
             {
-                **_CLIENT,
+                **CLIENT,
                 "bootstrap.servers": self._bootstrap,
                 "group.id": "unused: partitions are assigned by hand",
                 "enable.auto.commit": False,
@@ -217,15 +226,11 @@ class Load:
                 "error_cb": self._note_error,
             }
         )
-        consumer.assign([TopicPartition(TOPIC, p, OFFSET_BEGINNING) for p in range(self._plan.partitions)])
+        consumer.assign([TopicPartition(p.topic, p.partition, OFFSET_BEGINNING) for p in self._all()])
         return consumer
 
 
-def _all(partitions: int) -> list[TopicPartition]:
-    return [TopicPartition(TOPIC, p) for p in range(partitions)]
-
-
-def end_offsets(consumer: Consumer, partitions: int) -> dict[int, int]:
+def end_offsets(consumer: Consumer, partitions: int, topic: str = TOPIC) -> dict[int, int]:
     """Ask for the high watermarks, patiently: the broker may just be starting."""
     deadline = time.monotonic() + STUCK_S
     ends: dict[int, int] = {}
@@ -234,7 +239,7 @@ def end_offsets(consumer: Consumer, partitions: int) -> dict[int, int]:
             for p in range(partitions):
                 if p not in ends:
                     ends[p] = consumer.get_watermark_offsets(
-                        TopicPartition(TOPIC, p), timeout=5, cached=False
+                        TopicPartition(topic, p), timeout=5, cached=False
                     )[1]
         except KafkaException:
             if time.monotonic() > deadline:
@@ -265,7 +270,14 @@ def producer_fatal(error: KafkaException) -> str:
 
 
 def create_topic(bootstrap: str, partitions: int) -> None:
-    """Create the topic and wait for it."""
-    admin = AdminClient({**_CLIENT, "bootstrap.servers": bootstrap})
-    for future in admin.create_topics([NewTopic(TOPIC, partitions, 1)], operation_timeout=30).values():
+    """Create the topic of the default plan and wait for it."""
+    create_topic_of(bootstrap, Plan(partitions=partitions))
+
+
+def create_topic_of(bootstrap: str, plan: Plan) -> None:
+    """Create the topic of a plan and wait for it."""
+    admin = AdminClient({**CLIENT, "bootstrap.servers": bootstrap})
+    config = {"min.insync.replicas": str(plan.min_isr)}
+    topic = NewTopic(plan.topic, plan.partitions, plan.replicas, config=config)
+    for future in admin.create_topics([topic], operation_timeout=30).values():
         future.result(30)
