@@ -84,15 +84,16 @@ def _signal_all(
 ) -> Fault | None:
     hit = site.led_by(brokers)
     done: list[int] = []
-    started_at = time.monotonic()
+    at = time.monotonic()
     for broker in brokers:
         if done:
             time.sleep(gap_s)
+        at = time.monotonic()
         if site.cluster.send(broker, number) is not None:
             done.append(broker)
     if not done:
         return None
-    return Fault(kind, f"{number.name} to {_name(done)}, {len(hit)} partitions led", hit, started_at)
+    return Fault(kind, f"{number.name} to {_name(done)}, {len(hit)} partitions led", hit, at)
 
 
 def kill_one(site: Site, rng: random.Random) -> Fault | None:

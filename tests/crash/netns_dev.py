@@ -44,6 +44,7 @@ def run(spec: NetnsDev) -> int:
     layout = DataDir(Path(spec.data_dir))
     layout.acquire()
     stop_orphans(layout, _note)
+    layout.ensure_token()
     options = DevOptions(
         brokers=len(spec.addresses),
         host=spec.placeholder,
