@@ -1,7 +1,9 @@
 """OffsetForLeaderEpoch (key 23), versions 2-4.
 
-Differences from Kafka: none known. Consumers use it to find out after a change of leaders where their log
-ends (KIP-320); followers of this broker learn the same from Fetch.
+Differences from Kafka: asked for an epoch above its own, a leader answers UNKNOWN_LEADER_EPOCH, also where the client names
+no current epoch: it has been replaced without knowing. Kafka answers that nothing is known of the epoch, and a
+consumer that had read from the successor takes its records for truncated. Consumers use this request to find out
+after a change of leaders where their log ends (KIP-320); followers of this broker learn the same from Fetch.
 
 Version notes: v3 replica id (not looked at), v4 flexible.
 """
@@ -36,6 +38,8 @@ def _row(broker: BrokerApi, topic: str, part: Any) -> dict[str, Any]:
     epoch, end_offset, error = -1, -1, ErrorCode.NONE
     try:
         partition = broker.partition(topic, part.partition, part.current_leader_epoch)
+        if part.leader_epoch > partition.leader_epoch:
+            raise KafkaError(ErrorCode.UNKNOWN_LEADER_EPOCH)
         epoch, end_offset = partition.epoch_end_offset(part.leader_epoch)
     except KafkaError as refusal:
         error = refusal.code

@@ -20,7 +20,9 @@ def test_where_an_epoch_ended(version: int) -> None:
             fake.partitions["t", 1] = FakePartition(leader_epoch=5, epoch_ends={4: (3, 17)})
             rows = [
                 {"partition": 1, "current_leader_epoch": 5, "leader_epoch": 4},
-                {"partition": 1, "current_leader_epoch": -1, "leader_epoch": 9},
+                {"partition": 1, "current_leader_epoch": -1, "leader_epoch": 5},
+                # Only somebody who heard of a later leader knows of such an epoch.
+                {"partition": 1, "current_leader_epoch": -1, "leader_epoch": 6},
                 {"partition": 1, "current_leader_epoch": 4, "leader_epoch": 4},
                 {"partition": 2, "current_leader_epoch": -1, "leader_epoch": 4},
             ]
@@ -32,6 +34,7 @@ def test_where_an_epoch_ended(version: int) -> None:
             ] == [
                 (1, ErrorCode.NONE, 3, 17),
                 (1, ErrorCode.NONE, -1, -1),
+                (1, ErrorCode.UNKNOWN_LEADER_EPOCH, -1, -1),
                 (1, ErrorCode.FENCED_LEADER_EPOCH, -1, -1),
                 (2, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, -1, -1),
             ]
