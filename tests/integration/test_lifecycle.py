@@ -13,8 +13,8 @@ import pytest
 from tests.integration.support import Cluster, batch, cluster, fetch, leads, produce, run, running, until
 from tests.integration.test_produce_fetch import FETCH_V, PRODUCE_V, row, values
 
-from strandline_broker.cluster.model import TOPIC
-from strandline_broker.cluster.store import Unavailable
+from strandline_broker.cluster.model import TOPIC, Object
+from strandline_broker.cluster.store import ClusterStore, Unavailable
 from strandline_broker.errors import ErrorCode
 from strandline_broker.log.identity import IdentityError
 from strandline_broker.seams.disk import Buffer, DiskError, File
@@ -47,6 +47,24 @@ class _Refusing:
 
     async def aclose(self) -> None:
         """Nothing is held."""
+
+
+class HeldStore:
+    """A cluster store that lists nothing before it is let go."""
+
+    def __init__(self, store: ClusterStore) -> None:
+        self._store = store
+        self.asked = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def list(self, kind: str) -> tuple[list[Object], str]:
+        """See `ClusterStore.list`."""
+        self.asked.set()
+        await self.let_go.wait()
+        return await self._store.list(kind)
 
 
 async def crash(broker: Broker) -> None:
@@ -148,6 +166,28 @@ def test_a_crashed_leader_does_not_serve_while_the_store_is_away(tmp_path: Path)
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await crash(again)
+
+    run(scenario())
+
+
+def test_a_broker_with_an_empty_volume_tells_nobody_that_there_are_no_topics(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path, 2) as made, running(made) as first:
+            await made.create_topic("t")
+            await leads(first, "t")
+            held: Any = HeldStore(made.store)
+            second = made.broker(1, store=held)
+            starting = asyncio.create_task(second.start())
+            await held.asked.wait()
+            with pytest.raises(KeyError):
+                second.server.address("PLAINTEXT")
+            held.let_go.set()
+            await starting
+            client = await made.connect(second)
+            answer = await client.ask(ApiKey.METADATA, 9, {"topics": [{"name": "t"}]})
+            assert [(topic.name, topic.error_code) for topic in answer.topics] == [("t", ErrorCode.NONE)]
+            await client.close()
+            await second.stop()
 
     run(scenario())
 

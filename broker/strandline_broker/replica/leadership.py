@@ -7,6 +7,8 @@ A follower exists here from its first fetch in this epoch, after its log was com
 leader, in an earlier epoch or from an earlier log generation never counts (design section 3.4):
 
     nobody ──fetched in this epoch, logs agree──▶ known ──log end at max(high watermark, epoch start)──▶ may join the ISR
+
+and one that left the ISR, by whosever decision, fetches once more before it may join again.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class Follower:
         "caught_up_at",
         "fetched_at",
         "generation",
+        "left",
         "log_end",
         "log_start",
     )
@@ -52,6 +55,8 @@ class Follower:
         self.generation = generation
         self.log_end = _UNKNOWN
         self.log_start = _UNKNOWN
+        # Whether it was taken out of the ISR and has not fetched since.
+        self.left = False
         # When it last had everything that the leader had at its previous fetch (Kafka's lastCaughtUpTimeMs).
         self.caught_up_at = float("-inf")
         self.fetched_at = float("-inf")
@@ -63,6 +68,7 @@ class Follower:
             self.caught_up_at = now
         elif log_end >= self._leader_end_then:
             self.caught_up_at = max(self.caught_up_at, self.fetched_at)
+        self.left = False
         self.fetched_at = now
         self._leader_end_then = leader_end
         self.log_end = log_end
@@ -103,12 +109,15 @@ class Leadership:
         self._recount()
 
     def confirm(self, state: PartitionState, min_isr: int) -> None:
-        """Take over the state that the store has now, within the same epoch."""
+        """Take over the state that the store has now, within the same epoch.
+
+        Whom it no longer names has to fetch before it may join again. One that died with everything we have would else be
+        taken back as often as the controller takes it out.
+        """
         assert state.leader_epoch == self.epoch, "another epoch is another leadership"
         for ref in self.state.isr:
-            # Who was taken out, perhaps for being dead, comes back only with a new fetch.
-            if ref not in state.isr:
-                self.followers.pop(ref.broker_id, None)
+            if ref not in state.isr and ref.broker_id in self.followers:
+                self.followers[ref.broker_id].left = True
         self.state = state
         self.min_isr = min_isr
         # A write that tested an older partition epoch can no longer come to hold.
@@ -170,10 +179,8 @@ class Leadership:
         in_sync = set(self.state.isr)
         found = []
         for follower in self.followers.values():
-            if (
-                follower.broker_id,
-                follower.generation,
-            ) in in_sync or now - follower.fetched_at > JOIN_WITHIN_S:
+            known = (follower.broker_id, follower.generation) in in_sync
+            if known or follower.left or now - follower.fetched_at > JOIN_WITHIN_S:
                 continue
             progress = FollowerProgress(follower.broker_id, follower.generation, self.epoch, follower.log_end)
             if may_join_isr(

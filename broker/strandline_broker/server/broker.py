@@ -67,6 +67,8 @@ logger = logging.getLogger(__name__)
 # Produce requests whose time is up are looked for this often.
 _EXPIRY_INTERVAL_S = 0.25
 _FAILED_LOG_RETRY_S = 5.0
+# How long a start waits for the cluster store when the last known cluster state would do.
+_STALE_AFTER_S = 2.0
 
 
 class Broker:
@@ -147,8 +149,11 @@ class Broker:
         )
         await self._open_inter_broker()
         self._make_replication()
-        self._volume.load_view(self.view)
+        knows_cluster = self._volume.load_view(self.view)
         self._make_handlers()
+        self._stop_listening = self.view.on_change(lambda change: self._view_changed.set())
+        self._spawn(self.view.run())
+        await self._hear_of_cluster(knows_cluster)
         await self._listen()
         self._dynamic_config = DynamicConfig(config, self.server, self.logs)
         self._dynamic_config.apply(self.view.state)
@@ -160,10 +165,8 @@ class Broker:
             rng=self.rng,
             now=lambda: micro_time(self.clock.now_ms()),
         )
-        self._stop_listening = self.view.on_change(lambda change: self._view_changed.set())
-        # Serve from the last known state at once (invariant 3); the store may be away.
+        # Serve from the last known state (invariant 3): the store may be away.
         await self.replicas.reconcile()
-        self._spawn(self.view.run())
         self._spawn(self._follow_view())
         await self.lease_keeper.acquire()
         await self.view.wait_fresh()
@@ -245,6 +248,17 @@ class Broker:
             self._every(config.replica_high_watermark_checkpoint_interval_ms / 1000, self._checkpoint)
         )
         self._spawn(self._every(_FAILED_LOG_RETRY_S, self._revive_failed_logs))
+
+    async def _hear_of_cluster(self, knows_cluster: bool) -> None:
+        """Learn what the cluster is now, before any client can ask.
+
+        Without a saved state one would tell them that their topics do not exist, and with one who led when it was saved:
+        that is only good enough while the store does not answer.
+        """
+        try:
+            await self.view.wait_fresh(_STALE_AFTER_S if knows_cluster else None)
+        except TimeoutError:
+            logger.warning("the cluster store does not answer; serving from the last known cluster state")
 
     def _start_cleaning(self) -> None:
         if self.config.log_cleaner_enable:

@@ -90,14 +90,16 @@ class Volume:
         """Keep the cluster state for a start without the store. Raises DiskError."""
         self._disk.write_atomic(STATE_FILE, image)
 
-    def load_view(self, view: ClusterView) -> None:
-        """Fill the view with the last known cluster state; what cannot be read is as good as none."""
+    def load_view(self, view: ClusterView) -> bool:
+        """Fill the view with the last known cluster state; return whether there was one. What cannot be read is none."""
         try:
             view.from_bytes(self._disk.read_bytes(STATE_FILE))
         except FileNotFoundError:
-            return
+            return False
         except MALFORMED as error:
             logger.warning("%s is not used: %r", STATE_FILE, error)
+            return False
+        return True
 
     def mark_clean_stop(self) -> None:
         """Record that this incarnation ended in a clean stop, so that the next one may resume its epochs."""

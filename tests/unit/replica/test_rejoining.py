@@ -20,7 +20,7 @@ def _leadership() -> Leadership:
 
 
 def _joiners(leadership: Leadership) -> list[int]:
-    return [progress.broker_id for progress in leadership.joiners(LIVE, 5)]
+    return [progress.broker_id for progress in leadership.joiners(LIVE, 5, now=2.0)]
 
 
 def test_one_that_was_taken_out_is_not_taken_back_before_it_fetches() -> None:
