@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 
 .PHONY: help
 help: ## show this page
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Strandline needs Python 3.11 or newer; set PYTHON=...")'
@@ -45,6 +45,10 @@ format: $(STAMP) ## let ruff format and fix
 .PHONY: bench
 bench: $(STAMP) ## CPU, latency, memory; beside Apache Kafka [java, mvn: skipped without]
 	$(BIN)/python -m benchmarks.run
+
+.PHONY: bench-replication
+bench-replication: $(STAMP) ## failover, rolling restart, cost of replication at factor 3; beside Kafka [java, mvn]
+	$(BIN)/python -m benchmarks.replication
 
 .PHONY: foreign
 foreign: $(STAMP) ## real clients from elsewhere: kcat, Kafka's Java tools [kcat, java, mvn]

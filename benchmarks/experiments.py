@@ -18,7 +18,7 @@ from benchmarks import load, processes, raw_client, requests, segments
 from benchmarks.systems import HOST, Broker, BrokerFailedError
 
 PARTITIONS = 8
-CONNECTIONS = 8
+CONNECTIONS = 8  # each with a partition of its own
 IN_FLIGHT = 5  # per connection: the default of Kafka's Java producer
 _LARGE_BATCH_BYTES = 1_000_000
 _SMALL_BATCH_BYTES = 16_384
@@ -108,8 +108,8 @@ def _create(broker: Broker, topic: str) -> None:
 def _produce(broker: Broker, scale: Scale, topic: str, batch_bytes: int) -> Numbers:
     _create(broker, topic)
     with cpu_of(broker) as use:
-        moved = load.produce(broker.bootstrap, topic, PARTITIONS, scale.records, batch_bytes)
-    ends = load.end_offsets(broker.bootstrap, topic, PARTITIONS)
+        moved = load.produce(broker.bootstrap, topic, range(PARTITIONS), scale.records, batch_bytes)
+    ends = load.end_offsets(broker.bootstrap, topic, range(PARTITIONS))
     if sum(ends) != scale.records:
         raise load.LoadError(f"{broker.label} acknowledged {scale.records} records and holds {sum(ends)}")
     batches = segments.scan([broker.log_directory(topic, index) for index in range(PARTITIONS)])
@@ -146,7 +146,7 @@ def fetch_cached(broker: Broker, scale: Scale, suffix: str) -> Numbers:
     """Read a topic of ~1 MB batches from the page cache (its files are read once before)."""
     topic = _large_topic(suffix)
     try:
-        held = sum(load.end_offsets(broker.bootstrap, topic, PARTITIONS))
+        held = sum(load.end_offsets(broker.bootstrap, topic, range(PARTITIONS)))
     except KafkaException:
         held = 0
     if held != scale.records:  # run without `produce-1mb` before it
@@ -165,7 +165,7 @@ def _one_record_topic(broker: Broker, name: str) -> tuple[bytes, bytes]:
     client = raw_client.RawClient(HOST, broker.port)
     try:
         client.create_topic(topic, PARTITIONS)
-        client.await_writable(topic, PARTITIONS, requests.batch([value], int(time.time() * 1000)).data)
+        client.await_writable(topic, range(PARTITIONS), requests.batch([value], int(time.time() * 1000)).data)
     finally:
         client.close()
     return topic, value
@@ -191,9 +191,9 @@ def one_record_saturated(broker: Broker, scale: Scale, suffix: str) -> Numbers:
             HOST,
             broker.port,
             topic,
+            range(CONNECTIONS),
             value,
             scale.saturated_requests,
-            connections=CONNECTIONS,
             in_flight=IN_FLIGHT,
         )
     return _per_request(use, seen)
@@ -203,7 +203,7 @@ def one_record_alone(broker: Broker, scale: Scale, suffix: str) -> Numbers:
     """One-record requests, one after the other."""
     topic, value = _one_record_topic(broker, f"bench-alone-{suffix}")
     with cpu_of(broker) as use:
-        seen = raw_client.alone(HOST, broker.port, topic, PARTITIONS, value, scale.alone_requests)
+        seen = raw_client.alone(HOST, broker.port, topic, range(PARTITIONS), value, scale.alone_requests)
     return _per_request(use, seen)
 
 
@@ -246,7 +246,7 @@ def _exec_to_ack(broker: Broker) -> float:
             client = raw_client.RawClient(HOST, broker.port)
             try:
                 client.create_topic(topic, 1)
-                client.await_writable(topic, 1, data)
+                client.await_writable(topic, range(1), data)
                 return time.perf_counter() - before
             finally:
                 client.close()

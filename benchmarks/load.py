@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -37,8 +38,8 @@ def values(seed: int = 1) -> list[bytes]:
     return [source.randbytes(RECORD_BYTES) for _ in range(_POOL)]
 
 
-def produce(bootstrap: str, topic: str, partitions: int, records: int, batch_bytes: int) -> Moved:
-    """Produce records round-robin with acks=all, in batches of `batch_bytes`, and wait for all answers.
+def produce(bootstrap: str, topic: str, partitions: Sequence[int], records: int, batch_bytes: int) -> Moved:
+    """Produce records round-robin to the partitions with acks=all, in batches of `batch_bytes`, and wait for all answers.
 
     Long lingering makes every batch full; explicit partitions keep a partitioner's cost and luck out of it.
 
@@ -67,7 +68,7 @@ def produce(bootstrap: str, topic: str, partitions: int, records: int, batch_byt
     began = time.perf_counter()
     while sent < records:
         count = min(_CHUNK, records - sent)
-        partition = sent // _CHUNK % partitions
+        partition = partitions[sent // _CHUNK % len(partitions)]
         for offset in range(sent, sent + count):
             _enqueue(producer, topic, pool[offset % _POOL], partition)
         sent += count
@@ -92,12 +93,12 @@ def _enqueue(producer: Producer, topic: str, value: bytes, partition: int) -> No
             return
 
 
-def end_offsets(bootstrap: str, topic: str, partitions: int) -> list[int]:
-    """Return the end offset of every partition."""
+def end_offsets(bootstrap: str, topic: str, partitions: Sequence[int]) -> list[int]:
+    """Return the end offsets of the partitions."""
     consumer = _consumer(bootstrap)
     try:
         found = []
-        for partition in range(partitions):
+        for partition in partitions:
             _low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
             found.append(high)
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +51,16 @@ def start_ticks(pid: int) -> int:
     if found is None:
         raise ProcessLookupError(f"process {pid} has ended")
     return found.start_ticks
+
+
+def age_s(pid: int) -> float:
+    """Return for how long the process has run, in seconds.
+
+    Raises:
+        ProcessLookupError: it has ended.
+
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks(pid) / _TICKS_PER_S
 
 
 def tree(pid: int) -> list[int]:

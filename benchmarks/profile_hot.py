@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         client = raw_client.RawClient(HOST, broker.port)
         first = requests.batch(load.values()[:1], int(time.time() * 1000)).data
         client.create_topic(_TOPIC.encode(), PARTITIONS)
-        client.await_writable(_TOPIC.encode(), PARTITIONS, first)
+        client.await_writable(_TOPIC.encode(), range(PARTITIONS), first)
         client.close()
         stacks = _sample(sampler, broker, LOADS[options.load], options.seconds, native=options.native)
     finally:
@@ -125,26 +125,26 @@ def _print(stacks: Counter[tuple[str, ...]], top: int) -> None:
 
 def _produce(batch_bytes: int) -> Callable[[Broker], None]:
     def run(broker: Broker) -> None:
-        load.produce(broker.bootstrap, _TOPIC, PARTITIONS, _RECORDS, batch_bytes)
+        load.produce(broker.bootstrap, _TOPIC, range(PARTITIONS), _RECORDS, batch_bytes)
 
     return run
 
 
 def _fetch(broker: Broker) -> None:
-    if sum(load.end_offsets(broker.bootstrap, _TOPIC, PARTITIONS)) < _RECORDS:
-        load.produce(broker.bootstrap, _TOPIC, PARTITIONS, _RECORDS, 1_000_000)
+    if sum(load.end_offsets(broker.bootstrap, _TOPIC, range(PARTITIONS))) < _RECORDS:
+        load.produce(broker.bootstrap, _TOPIC, range(PARTITIONS), _RECORDS, 1_000_000)
     load.fetch(broker.bootstrap, _TOPIC, PARTITIONS, _RECORDS)
 
 
 def _saturated(broker: Broker) -> None:
     # fmt: off
-    raw_client.saturated(HOST, broker.port, _TOPIC.encode(), load.values()[0], _REQUESTS,
-                         connections=CONNECTIONS, in_flight=IN_FLIGHT)
+    raw_client.saturated(HOST, broker.port, _TOPIC.encode(), range(CONNECTIONS), load.values()[0],
+                         _REQUESTS, in_flight=IN_FLIGHT)
     # fmt: on
 
 
 def _alone(broker: Broker) -> None:
-    raw_client.alone(HOST, broker.port, _TOPIC.encode(), PARTITIONS, load.values()[0], 2_000)
+    raw_client.alone(HOST, broker.port, _TOPIC.encode(), range(PARTITIONS), load.values()[0], 2_000)
 
 
 LOADS: dict[str, Callable[[Broker], None]] = {

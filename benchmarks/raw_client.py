@@ -11,7 +11,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -80,10 +80,10 @@ class RawClient:
             time.sleep(0.002)
         raise RequestFailedError(f"no leaders for {topic.decode()} within {_TIMEOUT_S} s")
 
-    def await_writable(self, topic: bytes, partitions: int, data: bytes) -> None:
+    def await_writable(self, topic: bytes, partitions: Sequence[int], data: bytes) -> None:
         """Produce one batch to every partition: a broker may announce its leadership before it acts on it."""
         deadline = time.monotonic() + _TIMEOUT_S
-        for partition in range(partitions):
+        for partition in partitions:
             while (code := self.produce_once(topic, partition, data)) != 0:
                 if code not in requests.NOT_YET_LEADER or time.monotonic() > deadline:
                     raise RequestFailedError(f"Produce to partition {partition} answered with error {code}")
@@ -96,10 +96,12 @@ class RawClient:
         return code
 
 
-def alone(host: str, port: int, topic: bytes, partitions: int, value: bytes, count: int) -> Latencies:
+def alone(
+    host: str, port: int, topic: bytes, partitions: Sequence[int], value: bytes, count: int
+) -> Latencies:
     """Send one-record requests one after the other on one connection, round-robin over the partitions."""
     client = RawClient(host, port)
-    ring = _ring(topic, range(partitions), value)
+    ring = _ring(topic, partitions, value)
     layout = requests.produce_answer(topic)
     took_ns: list[int] = []
     send, exactly, clock = client.socket.sendall, client._exactly, time.perf_counter_ns
@@ -107,12 +109,13 @@ def alone(host: str, port: int, topic: bytes, partitions: int, value: bytes, cou
         with _quiet():
             began = clock()
             for index in range(count):
-                request = ring[index % partitions]
+                slot = index % len(ring)
+                request = ring[slot]
                 before = clock()
                 send(request)
                 answer = exactly(layout.size)
                 took_ns.append(clock() - before)
-                _check(answer, 0, layout, index % partitions)
+                _check(answer, 0, layout, slot)
             elapsed_ns = clock() - began
     finally:
         client.close()
@@ -120,10 +123,11 @@ def alone(host: str, port: int, topic: bytes, partitions: int, value: bytes, cou
 
 
 def saturated(
-    host: str, port: int, topic: bytes, value: bytes, count: int, *, connections: int, in_flight: int
+    host: str, port: int, topic: bytes, partitions: Sequence[int], value: bytes, count: int, *, in_flight: int
 ) -> Latencies:
-    """Keep `in_flight` one-record requests open on each connection; connection i writes to partition i."""
-    lanes = [_Lane(host, port, topic, lane, value, in_flight) for lane in range(connections)]
+    """Keep `in_flight` one-record requests open on one connection for each of the partitions."""
+    lanes = [_Lane(host, port, topic, partition, value, in_flight) for partition in partitions]
+    connections = len(lanes)
     took_ns: list[int] = []
     selector = selectors.DefaultSelector()
     for lane in lanes:
@@ -190,9 +194,9 @@ class _Lane:
         return not self._sent_ns
 
 
-def _ring(topic: bytes, partitions: range, value: bytes) -> list[bytes]:
+def _ring(topic: bytes, partitions: Sequence[int], value: bytes) -> list[bytes]:
     data = requests.batch([value], int(time.time() * 1000)).data
-    return [requests.produce(topic, partition, data, partition) for partition in partitions]
+    return [requests.produce(topic, partition, data, slot) for slot, partition in enumerate(partitions)]
 
 
 def _check(data: bytes | bytearray, at: int, layout: requests.ProduceAnswer, correlation_id: int) -> None:

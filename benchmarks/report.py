@@ -1,6 +1,6 @@
 """Medians, ratios and verdicts: from the numbers of all runs to a Markdown table and JSON.
 
-Pure but for `save`. Callers: `benchmarks.run`.
+Pure but for `save`. Callers: `benchmarks.run`, `benchmarks.replication`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
-from benchmarks.experiments import Experiment, Metric, Numbers
+from benchmarks.experiments import Metric, Numbers
 
 EVEN = 0.10
 """Ratios within this of 1 count as even: repeats differ by about as much."""
+
+
+class Rows(Protocol):
+    """An experiment as far as the table needs it."""
+
+    @property
+    def name(self) -> str:
+        """The key of its numbers."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +68,13 @@ def verdict(metric: Metric, ours: float, theirs: float, *, same_promise: bool) -
     return f"{ratio:.2f} " + ("win" if (ratio < 1) == metric.lower_is_better else "LOSE")
 
 
-def markdown(results: Results, experiments: Iterable[Experiment]) -> str:
-    """Return facts, table and summary as Markdown."""
+def markdown(results: Results, experiments: Iterable[Rows], *, budget: str = "budget in page cache") -> str:
+    """Return facts, table and summary as Markdown. `budget` is the title of that column."""
     pairs = [pair for pair in results.pairs if {pair.ours, pair.theirs} <= set(results.systems)]
     heads = [
         "measured",
         "unit",
-        "budget in page cache",
+        budget,
         *results.systems,
         *(f"{p.ours} / {p.theirs}" for p in pairs),
     ]
@@ -107,11 +120,11 @@ def _shown(value: float | None) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def save(results: Results, directory: Path) -> Path:
-    """Write all numbers as JSON and return the file."""
+def save(results: Results, directory: Path, *, prefix: str = "") -> Path:
+    """Write all numbers as JSON and return the file, named by the time after `prefix`."""
     directory.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
-    path = directory / f"{now:%Y%m%dT%H%M%SZ}.json"
+    path = directory / f"{prefix}{now:%Y%m%dT%H%M%SZ}.json"
     content = {
         "finished": now.isoformat(timespec="seconds"),
         "environment": results.environment,

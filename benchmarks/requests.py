@@ -101,18 +101,23 @@ def metadata(topic: bytes, correlation_id: int) -> bytes:
     return _framed(_METADATA, _METADATA_VERSION, correlation_id, body)
 
 
+def metadata_of_all(correlation_id: int) -> bytes:
+    """Return a framed Metadata v4 request for all topics."""
+    return _framed(_METADATA, _METADATA_VERSION, correlation_id, struct.pack(">i", -1) + b"\0")
+
+
 def leaders(frame: bytes) -> list[tuple[int, int]] | None:
     """Return (error code, leader) per partition of a Metadata v4 answer, None if the topic has an error."""
     at = 4 + 4  # correlation id, throttle time
     (brokers,) = struct.unpack_from(">i", frame, at)
     at += 4
     for _ in range(brokers):
-        at = _after_string(frame, at + 4) + 4
-        at = _after_string(frame, at)
-    at = _after_string(frame, at) + 4  # cluster id, controller id
+        at = after_string(frame, at + 4) + 4
+        at = after_string(frame, at)
+    at = after_string(frame, at) + 4  # cluster id, controller id
     at += 4  # topics: the one that was asked for
     (error,) = struct.unpack_from(">h", frame, at)
-    at = _after_string(frame, at + 2) + 1
+    at = after_string(frame, at + 2) + 1
     if error:
         return None
     (count,) = struct.unpack_from(">i", frame, at)
@@ -138,7 +143,7 @@ def create_topic(topic: bytes, partitions: int, correlation_id: int) -> bytes:
 
 def create_topic_error(frame: bytes) -> tuple[int, str]:
     """Return error code and message of a CreateTopics v4 answer for one topic."""
-    at = _after_string(frame, 4 + 4 + 4)
+    at = after_string(frame, 4 + 4 + 4)
     code, length = struct.unpack_from(">hh", frame, at)
     return code, frame[at + 4 : at + 4 + max(length, 0)].decode(errors="replace")
 
@@ -150,6 +155,7 @@ def _framed(key: int, version: int, correlation_id: int, body: bytes, *, flexibl
     return struct.pack(">i", len(header) + len(body)) + header + body
 
 
-def _after_string(frame: bytes, at: int) -> int:
+def after_string(frame: bytes, at: int) -> int:
+    """Return the position behind a string with a length of two bytes, which may be null."""
     length: int = struct.unpack_from(">h", frame, at)[0]
     return at + 2 + max(length, 0)

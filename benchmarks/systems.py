@@ -18,6 +18,7 @@ import uuid
 from abc import ABC, abstractmethod
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from benchmarks import processes
@@ -69,14 +70,19 @@ class BrokerFailedError(Exception):
     """A broker did not start, did not stop, or went away; the message ends with its last output."""
 
 
-def free_port(*, also_above: int = 0) -> int:
-    """Return a TCP port nobody listens on, for which port + `also_above` is free too."""
+def free_port(*, also_above: int = 0, count: int = 1) -> int:
+    """Return the first of `count` TCP ports nobody listens on; with `also_above` those so much higher are free too."""
     while True:
-        with socket.socket() as first, socket.socket() as second:
+        with ExitStack() as held:
+            first = held.enter_context(socket.socket())
             first.bind((HOST, 0))
             port: int = first.getsockname()[1]
+            wanted = [*range(port + 1, port + count)]
+            if also_above:
+                wanted += range(port + also_above, port + also_above + count)
             try:
-                second.bind((HOST, port + also_above if also_above else 0))
+                for other in wanted:
+                    held.enter_context(socket.socket()).bind((HOST, other))
             except (OSError, OverflowError):
                 continue
             return port
@@ -149,6 +155,10 @@ class Broker(ABC):
 
         """
         self.exec()
+        self.await_answers()
+
+    def await_answers(self) -> None:
+        """Wait until it answers, after `exec`. Raises as `start` does."""
         deadline = time.monotonic() + _READY_TIMEOUT_S
         while not self._answers():
             self.check()
@@ -175,6 +185,32 @@ class Broker(ABC):
         if (status := self._process.poll()) is not None:
             raise BrokerFailedError(f"{self.label} exited with {status}: {self.tail()}")
 
+    def wait_for_end(self) -> None:
+        """Wait until the process, which somebody has told to end, has ended; then it can be started again.
+
+        Raises:
+            BrokerFailedError: it still runs after a minute and a half.
+
+        """
+        assert self._process is not None, "not started"
+        try:
+            self._process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired as stuck:
+            raise BrokerFailedError(f"{self.label} did not end: {self.tail()}") from stuck
+        self._process = None
+
+    def discard(self) -> None:
+        """End all its processes at once, stopped or not: the data is not needed any more."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        # Parents first: a supervisor that is gone starts nothing again.
+        members = processes.tree(process.pid) if process.poll() is None else []
+        for pid in members:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
     def stop(self) -> int:
         """Stop it gracefully (SIGTERM) and return its exit status; kill it when that takes too long."""
         process, self._process = self._process, None
@@ -199,24 +235,30 @@ class Broker(ABC):
 
 
 class Strandline(Broker):
-    """`strandline dev` with one broker."""
+    """`strandline dev` with one broker, or more: then `port` is that of broker 0, and broker i has port + i."""
 
     def __init__(
-        self, directory: Path, flush: str = "Fsync", config: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        flush: str = "Fsync",
+        config: Mapping[str, str] | None = None,
+        *,
+        brokers: int = 1,
     ) -> None:
         super().__init__(directory)
         self.label = f"Strandline {flush}"
+        self.brokers = brokers
         self._flush = flush
         self._config = dict(config or {})
         self._data = directory / "data"
 
     def prepare(self) -> None:
         """Choose the ports (HTTP is 1,000 above Kafka's)."""
-        self.port = free_port(also_above=1000)
+        self.port = free_port(also_above=1000, count=self.brokers)
 
     def _command(self) -> list[str]:
         # fmt: off
-        command = [strandline_executable(), "dev", "--brokers", "1", "--host", HOST, "--port", str(self.port),
+        command = [strandline_executable(), "dev", "--brokers", str(self.brokers), "--host", HOST, "--port", str(self.port),
                    "--data-dir", str(self._data), "--flush", self._flush, "--plain"]
         # fmt: on
         for key, value in self._config.items():
@@ -232,22 +274,34 @@ class Strandline(Broker):
         return super().exec()
 
     def broker_pids(self) -> list[int]:
-        """Return the broker that `strandline dev` started, and its descendants."""
-        pid_file = self._data / "broker-0" / "pid"
-        try:
-            return processes.tree(int(pid_file.read_text()))
-        except (FileNotFoundError, ValueError) as missing:
-            raise BrokerFailedError(f"no broker pid in {pid_file}: {self.tail()}") from missing
+        """Return the brokers that `strandline dev` started, and their descendants."""
+        return [pid for broker in range(self.brokers) for pid in self.pids_of(broker)]
 
-    def log_directory(self, topic: str, partition: int) -> Path:
+    def pids_of(self, broker: int) -> list[int]:
+        """Return one broker and its descendants."""
+        pid = self.pid_of(broker)
+        if pid is None:
+            raise BrokerFailedError(f"broker {broker} does not run: {self.tail()}")
+        return processes.tree(pid)
+
+    def pid_of(self, broker: int) -> int | None:
+        """Return the process id of one broker, None while it is down."""
+        try:
+            return int((self._data / f"broker-{broker}" / "pid").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def log_directory(self, topic: str, partition: int, *, broker: int = 0) -> Path:
         """Folder with the segments of a partition."""
-        return _find_one(self._data / "broker-0", f"{topic}-{partition}")
+        return _find_one(self._data / f"broker-{broker}", f"{topic}-{partition}")
 
     def tail(self) -> str:
-        """Return the end of the supervisor's and of the broker's output."""
-        log = self._data / "broker-0" / "broker.log"
-        own = super().tail()
-        return own + "\n--- broker.log\n" + log.read_text(errors="replace")[-3000:] if log.exists() else own
+        """Return the end of the supervisor's and of the brokers' output."""
+        logs = [
+            f"--- {path}\n" + path.read_text(errors="replace")[-3000:]
+            for path in sorted(self._data.glob("broker-*/broker.log"))
+        ]
+        return "\n".join([super().tail(), *logs])
 
 
 class Kafka(Broker):
@@ -262,21 +316,26 @@ class Kafka(Broker):
 
     def prepare(self) -> None:
         """Write the properties and format the storage, as Kafka wants it before the first start."""
-        ensure_jars()
         self.port = free_port()
         controller = free_port()
-        properties = _KAFKA_PROPERTIES | {
-            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{controller}",
-            "controller.quorum.bootstrap.servers": f"{HOST}:{controller}",
-            "log.dirs": str(self._logs),
-        }
-        properties |= self._config
+        self.format(
+            {
+                "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{controller}",
+                "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{controller}",
+                "controller.quorum.bootstrap.servers": f"{HOST}:{controller}",
+            },
+            new_cluster_id(),
+            "--standalone",
+        )
+
+    def format(self, own: Mapping[str, str], cluster_id: str, *flags: str) -> None:
+        """Write the properties of this node, those given on top, and format its storage for a cluster."""
+        ensure_jars()
+        properties = _KAFKA_PROPERTIES | {"log.dirs": str(self._logs)} | dict(own) | self._config
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
-        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # fmt: off
         run_to_end(java_command("kafka.tools.StorageTool",
-                                ["format", "-t", cluster_id, "-c", str(self._properties), "--standalone"]))
+                                ["format", "-t", cluster_id, "-c", str(self._properties), *flags]))
         # fmt: on
 
     def _command(self) -> list[str]:
@@ -289,6 +348,11 @@ class Kafka(Broker):
     def log_directory(self, topic: str, partition: int) -> Path:
         """Folder with the segments of a partition."""
         return self._logs / f"{topic}-{partition}"
+
+
+def new_cluster_id() -> str:
+    """Return a new cluster id in Kafka's form."""
+    return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def _stop_with_parent() -> None:
