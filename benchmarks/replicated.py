@@ -72,7 +72,7 @@ def create_topics(cluster: Cluster, topics: list[str], partitions: int) -> None:
         LoadError: the cluster refused.
 
     """
-    admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
     config = {"min.insync.replicas": str(_MIN_IN_SYNC)}
     wanted = [NewTopic(topic, partitions, REPLICAS, config=config) for topic in topics]
     try:

@@ -183,7 +183,12 @@ def idle(cluster: Cluster, scale: Scale) -> Numbers:
 def _commit_an_offset(cluster: Cluster, topic: str) -> None:
     """Use a group once: Kafka makes `__consumer_offsets` only then."""
     consumer = Consumer(
-        {"bootstrap.servers": cluster.bootstrap, "group.id": "idle", "enable.auto.commit": False}
+        {
+            "bootstrap.servers": cluster.bootstrap,
+            "group.id": "idle",
+            "enable.auto.commit": False,
+            "log_level": 0,
+        }
     )
     deadline = time.monotonic() + _COMMIT_TIMEOUT_S
     try:
