@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+from tests.model.settings import Bounds, Switches
+from tests.model.state import NO_EPOCH, NO_VIEW, Broker, Fetch, Log, Progress, Record, Table
+
 from strandline_broker.cluster.model import NO_LEADER, BrokerIdentity, PartitionState, ReplicaRef
 from strandline_broker.cluster.transitions import (
     RULES,
@@ -21,9 +24,8 @@ from strandline_broker.cluster.transitions import (
     may_advance_high_watermark,
     shrink_isr,
 )
+from strandline_broker.cluster.transitions.rules import fetched_in_epoch
 from strandline_broker.log.epochs import LeaderEpochs
-from tests.model.settings import Bounds, Switches
-from tests.model.state import NO_EPOCH, NO_VIEW, Broker, Fetch, Log, Progress, Record, Table
 
 
 class Start(NamedTuple):
@@ -185,7 +187,7 @@ class BrokerMoves:
         if switches.counts_only_named_generation and progress.generation != ref.generation:
             return 0
         follower = FollowerProgress(ref.broker_id, *progress)
-        if switches.counts_only_fetched_in_epoch and not self.rules.fetched_in_epoch(follower, epoch):
+        if switches.counts_only_fetched_in_epoch and not fetched_in_epoch(follower, epoch):
             return 0
         return progress.log_end
 
@@ -208,7 +210,11 @@ class BrokerMoves:
 
     def hears(self, leader: Broker, fetch: Fetch) -> bool:
         """Whether the leader accepts a fetch: sent to it, in its epoch."""
-        return leader.number == fetch.leader and leader.leads and self.partitions[leader.view].leader_epoch == fetch.epoch
+        return (
+            leader.number == fetch.leader
+            and leader.leads
+            and self.partitions[leader.view].leader_epoch == fetch.epoch
+        )
 
     def diverging(self, leader: Broker, fetch: Fetch) -> tuple[int, int] | None:
         """Return (epoch, end offset) where the follower's log parts from the leader's, None where it does not."""
@@ -248,11 +254,11 @@ class BrokerMoves:
         others = [ref.broker_id for ref in view.isr if ref.broker_id != broker.number]
         subsets = [[other] for other in others] + ([others] if len(others) > 1 else [])
         for out_of_sync in subsets:
-            target = shrink_isr(
-                view, out_of_sync=out_of_sync, min_isr=self.bounds.min_isr, rules=self.rules
-            )
+            target = shrink_isr(view, out_of_sync=out_of_sync, min_isr=self.bounds.min_isr, rules=self.rules)
             names = " and ".join(map(str, out_of_sync))
-            yield self._attempt(broker, target, f"leader {broker.number} sends: broker {names} out of the ISR")
+            yield self._attempt(
+                broker, target, f"leader {broker.number} sends: broker {names} out of the ISR"
+            )
         for number, progress in enumerate(broker.progress):
             if progress is None:
                 continue
@@ -318,6 +324,7 @@ class BrokerMoves:
                 yield from self._started(broker, crashed._replace(log=broker.log[:length]), label)
         wiped = self._with_new_generation(crashed)._replace(log=(), synced=0, view=NO_VIEW)
         yield Start(f"broker {number} loses its volume and starts with an empty one", wiped, clean=False)
+        yield from self._damaged(broker, crashed)
         stopped = crashed._replace(synced=0 if self.bounds.flush_replicated else len(broker.log))
         yield Start(f"broker {number} stops cleanly and starts", self._reconsider(stopped), clean=True)
         if broker.leads:
@@ -341,6 +348,20 @@ class BrokerMoves:
         """Return what is left of a broker's memory."""
         incarnation = broker.incarnation + 1
         return self._resigned(broker)._replace(incarnation=incarnation, claim=incarnation, progress=())
+
+    def _damaged(self, broker: Broker, crashed: Broker) -> Iterator[Start]:
+        """Yield the starts that find less in the log than was synced, after a clean stop and all.
+
+        After a crash, damage differs from a lost volume only by what is left of the log and of the cached state.
+        """
+        for length in range(len(broker.log)):
+            label = f"broker {broker.number} stops cleanly, its log is damaged, {length} records are left, it starts"
+            synced = 0 if self.bounds.flush_replicated else length
+            damaged = crashed._replace(log=broker.log[:length], synced=synced)
+            damaged = self._with_new_generation(damaged)
+            yield Start(label, self._reconsider(damaged), clean=False)
+            if broker.leads and not self.switches.leads_only_as_named:
+                yield Start(f"{label} and resumes its epoch", self._resumed(broker, damaged), clean=False)
 
     def _with_new_generation(self, broker: Broker) -> Broker:
         return broker._replace(generation=broker.generation + (1 if self.switches.changes_generation else 0))

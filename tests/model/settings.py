@@ -16,11 +16,12 @@ from strandline_broker.cluster.transitions import RULES, Rules
 class Bounds:
     """How much may happen. The number of ISR changes is not bounded: partition epochs only ever count as same or older.
 
-    `epochs`: leader epochs are below it. `log_length`: no log grows beyond it. `crashes`: unclean restarts and lost
-    volumes, together; `clean_restarts`: the others. `writes_in_flight`: ISR changes sent and not yet landed. `late_fetches`:
-    one replica fetch may be under way while its sender crashes, and arrive in its next life. `late_views`: a broker may
-    learn of a leader epoch, and act in it, when the store is already in a later one. `stale_leases`: controllers and
-    leaders may decide by Leases of former starts.
+    - `epochs`: leader epochs are below it. `log_length`: no log grows beyond it.
+    - `crashes`: unclean restarts and lost volumes, together; `clean_restarts`: the others.
+    - `writes_in_flight`: ISR changes sent and not yet landed.
+    - `late_fetches`: one replica fetch may be under way while its sender crashes, and arrive in its next life.
+    - `late_views`: a broker may learn of a leader epoch, and act in it, when the store is already in a later one.
+    - `stale_leases`: controllers and leaders may decide by Leases of former starts.
     """
 
     brokers: int = 2

@@ -2,7 +2,7 @@
 
 A controller that decided from an old read needs no state of its own. The store takes its write only while the partition
 epoch is the one that it read, so what lands was decided from the stored partition state, though maybe from old Leases:
-`decisions` takes any mixture of them, and any broker for dead or draining. Two controllers at once are the same thing twice.
+`decisions` takes any mixture of them, and any broker for dead or draining. Two controllers at once are the same twice.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
-from strandline_broker.cluster.model import NO_LEADER, BrokerIdentity, PartitionState
-from strandline_broker.cluster.transitions import Outcome, elect, react
 from tests.model.broker import identity
 from tests.model.settings import Bounds, Switches
 from tests.model.state import Fetch, Log, Shared, Table
+
+from strandline_broker.cluster.model import NO_LEADER, BrokerIdentity, PartitionState
+from strandline_broker.cluster.transitions import Outcome, elect, react
 
 Leases = tuple[tuple[int, ...], ...]
 
@@ -62,9 +63,7 @@ class SharedMoves:
         in_flight: tuple[int, ...] = ()
         if not self.switches.compares_and_swaps:
             in_flight = tuple(other for other in shared.in_flight if other != target)
-        return shared._replace(
-            partition=target, current=0, in_flight=in_flight, former=former, broken=broken
-        )
+        return shared._replace(partition=target, current=0, in_flight=in_flight, former=former, broken=broken)
 
     def attempt(self, shared: Shared, number: int, target: int) -> Shared | None:
         """Put a leader's write into flight; one decided from an old view could not land."""
@@ -126,9 +125,7 @@ class SharedMoves:
             choices.append([identities[0], None, *identities[1:]])
         views = sorted(
             product(*choices),
-            key=lambda view: sum(
-                choice.index(broker) for choice, broker in zip(choices, view, strict=True)
-            ),
+            key=lambda view: sum(choice.index(broker) for choice, broker in zip(choices, view, strict=True)),
         )
         for view in views:
             yield {broker.broker_id: broker for broker in view if broker is not None}
@@ -219,6 +216,8 @@ def _reason(live: dict[int, BrokerIdentity], brokers: int) -> str:
 
 def describe(state: PartitionState) -> str:
     """Return a partition state in a few words."""
+    if not state.isr:
+        return f"epoch {state.leader_epoch}, leader {state.leader}"  # a follower's view, without the rest
     leader = "no leader" if state.leader == NO_LEADER else f"leader {state.leader_incarnation}"
     text = f"epoch {state.leader_epoch}, {leader}, ISR {_refs(state.isr)}"
     return f"{text}, ELR {_refs(state.elr)}" if state.elr else text

@@ -11,27 +11,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from strandline_broker.cluster.model import BrokerIdentity, PartitionState
-from strandline_broker.cluster.transitions import new_partition
 from tests.model.broker import BrokerMoves, incarnation_name
 from tests.model.settings import Bounds, Switches
 from tests.model.shared import Decision, Leases, SharedMoves
 from tests.model.state import BITS, MASK, NO_EPOCH, NO_VIEW, Broker, Fetch, Log, Shared, Table
 
+from strandline_broker.cluster.model import BrokerIdentity, PartitionState
+from strandline_broker.cluster.transitions import new_partition
 
-class Step(NamedTuple):
-    """What happened, and the packed state after it."""
-
-    label: str
-    state: int
-
-
-class Move(NamedTuple):
-    """A step to be: it adds `delta` to a packed state; `effect` says what else it does to the shared part."""
-
-    label: str
-    delta: int
-    effect: int
+# A step to be: what happens, and what it adds to a packed state.
+Plain = tuple[str, int]
+# The same, and the number of what else it does to the shared part, above `BITS`.
+Move = tuple[str, int, int]
 
 
 class Readable(NamedTuple):
@@ -97,7 +88,26 @@ class Lose(NamedTuple):
 
 
 Effect = Acknowledge | Send | Begin | Learn | Hear | Lose
-NO_EFFECT = -1
+
+
+class SharedSteps(NamedTuple):
+    """What follows from the shared part alone. `readable` and `promise` are numbers above `BITS`."""
+
+    plain: list[Plain]
+    losses: list[Decision]
+    readable: int
+    promise: int
+    # 1 for crashes and lost volumes, plus 2 for clean restarts.
+    may_start: int
+
+
+class OwnMoves(NamedTuple):
+    """What a broker may do by itself, its starts by `SharedSteps.may_start`, and whom it fetches from."""
+
+    plain: list[Plain]
+    with_effect: list[Move]
+    starts: tuple[list[Move], ...]
+    follows: int
 
 
 class World:
@@ -122,10 +132,10 @@ class World:
         self._promises: Table[Promise] = Table()
         # Memories. Keys that combine two numbers hold the first one above `BITS`.
         self._effect_deltas: dict[int, int | None] = {}
-        self._shared_steps: dict[int, tuple[list[tuple[str, int]], list[Decision], int, int]] = {}
-        self._own_moves: dict[int, tuple[list[Move], int]] = {}
+        self._shared_steps: dict[int, SharedSteps] = {}
+        self._own_moves: dict[int, OwnMoves] = {}
         self._reading_moves: dict[int, list[Move]] = {}
-        self._fetch_moves: dict[int, list[Move]] = {}
+        self._fetch_moves: dict[int, list[Plain]] = {}
         self._kept_promises: set[int] = set()
         self._led_epochs: dict[int, int] = {}
 
@@ -157,47 +167,44 @@ class World:
 
     # -- steps --
 
-    def steps(self, state: int) -> list[Step] | list[tuple[str, int]]:
-        """Return every step from a state (as plain tuples: this is the inner loop)."""
+    def steps(self, state: int) -> list[tuple[str, int]]:
+        """Return every step from a state: what happened, and the packed state after it."""
         shared = state & MASK
         found = self._shared_steps.get(shared)
         if found is None:
             found = self._find_shared_steps(shared)
-        plain, losses, readable, _ = found
-        steps = [(label, state + delta) for label, delta in plain]
+        steps = [(label, state + delta) for label, delta in found.plain]
         parts = [(state >> shift) & MASK for shift in self._shifts]
+        readable = found.readable
         own_moves, reading_moves, fetch_moves = self._own_moves, self._reading_moves, self._fetch_moves
         effect_deltas = self._effect_deltas
         for part in parts:
             own = own_moves.get(part)
             if own is None:
                 own = self._find_own_moves(part)
-            moves, followed = own
             key = readable | part
             reading = reading_moves.get(key)
             if reading is None:
-                reading = self._find_reading_moves(key)
-            for some in (moves, reading):
-                for label, delta, effect in some:
-                    if effect < 0:
-                        steps.append((label, state + delta))
-                        continue
+                reading = reading_moves[key] = self._find_reading_moves(key)
+            for label, delta in own.plain:
+                steps.append((label, state + delta))
+            for moves in (own.with_effect, reading, own.starts[found.may_start]):
+                for label, delta, effect in moves:
                     key = effect | shared
-                    if key in effect_deltas:
-                        shared_delta = effect_deltas[key]
-                    else:
+                    shared_delta = effect_deltas.get(key, 0)
+                    if shared_delta == 0 and key not in effect_deltas:
                         shared_delta = self._find_effect_delta(key)
                     if shared_delta is not None:
                         steps.append((label, state + delta + shared_delta))
-            if followed >= 0:
-                key = part << BITS | parts[followed]
+            if own.follows >= 0:
+                key = part << BITS | parts[own.follows]
                 fetching = fetch_moves.get(key)
                 if fetching is None:
-                    fetching = self._find_fetch_moves(key)
-                for label, delta, _ in fetching:
+                    fetching = fetch_moves[key] = self._find_fetch_moves(key)
+                for label, delta in fetching:
                     steps.append((label, state + delta))
-        if losses:
-            steps += self._losing_steps(state, losses, parts)
+        if found.losses:
+            steps += self._losing_steps(state, found.losses, parts)
         return steps
 
     def _losing_steps(self, state: int, losses: list[Decision], parts: list[int]) -> list[tuple[str, int]]:
@@ -218,7 +225,7 @@ class World:
         """Return what replaces a broker's part in a packed state."""
         return (self.brokers.intern(after) - before) << self._shifts[after.number]
 
-    def _find_shared_steps(self, number: int) -> tuple[list[tuple[str, int]], list[Decision], int, int]:
+    def _find_shared_steps(self, number: int) -> SharedSteps:
         shared = self.shared[number]
         after = list(self._shared_moves.land(shared))
         losses = []
@@ -232,7 +239,8 @@ class World:
             Readable(shared.partition, shared.current, shared.former, shared.leases, shared.late_fetch)
         )
         promise = self._promises.intern(Promise(shared.partition, shared.acknowledged))
-        found = (plain, losses, readable << BITS, promise << BITS)
+        may_start = (1 if shared.crashes else 0) + (2 if shared.clean_restarts else 0)
+        found = SharedSteps(plain, losses, readable << BITS, promise << BITS, may_start)
         self._shared_steps[number] = found
         return found
 
@@ -257,27 +265,28 @@ class World:
         self._effect_deltas[key] = delta
         return delta
 
-    def _find_own_moves(self, part: int) -> tuple[list[Move], int]:
-        """Find what a broker may do by itself, and whom it fetches from."""
+    def _find_own_moves(self, part: int) -> OwnMoves:
         broker, moves = self.brokers[part], self._broker_moves
         number = broker.number
-        found = []
+        plain: list[Plain] = []
+        with_effect: list[Move] = []
         for text, after in (
             (f"broker {number} syncs its log", moves.sync(broker)),
             (f"leader {number} appends a record", moves.append(broker)),
         ):
             if after is not None:
-                found.append(Move(text, self._delta(part, after), NO_EFFECT))
+                plain.append((text, self._delta(part, after)))
         advanced = moves.advance(broker)
         if advanced is not None:
             passed = advanced.log[: advanced.high_watermark]
             label = f"leader {number} moves its high watermark to {len(passed)}: acknowledges {texts(passed)}"
-            found.append(Move(label, self._delta(part, advanced), self._effect(Acknowledge(passed))))
+            with_effect.append((label, self._delta(part, advanced), self._effect(Acknowledge(passed))))
+        starts: tuple[list[Move], list[Move]] = ([], [])
         for start in moves.starts(broker):
-            after = start.broker
-            effect = Begin(number, after.generation, after.leads, start.clean, start.fetch)
-            found.append(Move(start.label, self._delta(part, after), self._effect(effect)))
-        own = (found, moves.leader_followed(broker))
+            effect = Begin(number, start.broker.generation, start.broker.leads, start.clean, start.fetch)
+            starts[start.clean].append((start.label, self._delta(part, start.broker), self._effect(effect)))
+        by_bounds: tuple[list[Move], ...] = ([], starts[0], starts[1], starts[0] + starts[1])
+        own = OwnMoves(plain, with_effect, by_bounds, moves.leader_followed(broker))
         self._own_moves[part] = own
         return own
 
@@ -285,7 +294,7 @@ class World:
         """Find what a broker may do by what it reads of the shared part."""
         part, readable = key & MASK, self._readables[key >> BITS]
         broker, moves = self.brokers[part], self._broker_moves
-        found = []
+        found: list[Move] = []
         is_current = readable.current & (1 << broker.number)
         if not is_current:
             views = [(readable.partition, True)]
@@ -300,21 +309,20 @@ class World:
                 if not newest:
                     label = f"broker {broker.number} learns, late, the state of epoch {epoch}"
                 learn = Learn(broker.number, epoch, after.leads, newest)
-                found.append(Move(label, self._delta(part, after), self._effect(learn)))
+                found.append((label, self._delta(part, after), self._effect(learn)))
         if broker.leads and (is_current or not self.switches.compares_and_swaps):
             for attempt in moves.attempts(broker, readable.leases):
                 send = Send(broker.number, self._shared_moves.intern(attempt.target))
                 delta = self._delta(part, attempt.broker)
-                found.append(Move(attempt.label, delta, self._effect(send)))
+                found.append((attempt.label, delta, self._effect(send)))
         fetch = readable.late_fetch
         if fetch is not None and moves.hears(broker, fetch):
             after = broker if moves.diverging(broker, fetch) else moves.note_fetch(broker, fetch)
             label = f"leader {broker.number} receives the late fetch of broker {fetch.broker}"
-            found.append(Move(label, self._delta(part, after), self._effect(Hear(fetch))))
-        self._reading_moves[key] = found
+            found.append((label, self._delta(part, after), self._effect(Hear(fetch))))
         return found
 
-    def _find_fetch_moves(self, key: int) -> list[Move]:
+    def _find_fetch_moves(self, key: int) -> list[Plain]:
         """Find what a follower and its leader may do together.
 
         Reporting and appending are separate steps, so that an answer may be lost. An answer that arrives late differs in
@@ -322,7 +330,7 @@ class World:
         """
         part, leader_part = key >> BITS, key & MASK
         follower, leader, moves = self.brokers[part], self.brokers[leader_part], self._broker_moves
-        found: list[Move] = []
+        found: list[Plain] = []
         fetch = moves.fetch(follower)
         if moves.hears(leader, fetch):
             names = f"broker {follower.number} fetches from leader {leader.number}"
@@ -330,17 +338,16 @@ class World:
             if diverging is not None:
                 after = moves.truncate(follower, *diverging)
                 label = f"{names}, whose log differs, and truncates to {texts(after.log)}"
-                found.append(Move(label, self._delta(part, after), NO_EFFECT))
+                found.append((label, self._delta(part, after)))
             else:
                 noted = moves.note_fetch(leader, fetch)
                 if noted != leader:
                     label = f"{names} and reports {fetch.reported_end}"
-                    found.append(Move(label, self._delta(leader_part, noted), NO_EFFECT))
+                    found.append((label, self._delta(leader_part, noted)))
                 replicated = moves.replicate(follower, leader)
                 if replicated is not None:
                     label = f"{names} and appends {replicated.log[-1]}"
-                    found.append(Move(label, self._delta(part, replicated), NO_EFFECT))
-        self._fetch_moves[key] = found
+                    found.append((label, self._delta(part, replicated)))
         return found
 
     # -- properties --
@@ -353,7 +360,7 @@ class World:
             found = self._find_shared_steps(shared)
             if self.shared[shared].broken:
                 return self.shared[shared].broken
-        promise = found[3]
+        promise = found.promise
         led: list[int] = []
         for shift in self._shifts:
             part = (state >> shift) & MASK
