@@ -1,155 +1,213 @@
 """Every rule, switched off: what the checker must then find, and how large the world must be for it.
 
-Bounds are the smallest that show the rule's need; a larger world finds the same trace more slowly.
+Bounds are the smallest that show the need of the rule; a larger world finds the same trace more slowly.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from tests.model.settings import Bounds, Switches
 
-from strandline_broker.cluster.transitions import RULES
+from strandline_broker.cluster.transitions import RULES, Rules
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One rule switched off, and the world in which that loses a record."""
+    """One rule switched off, and a world to search.
+
+    `strict`: what is found is a replica in the ISR or ELR without an acknowledged record, which loses it with the next
+    election; otherwise a leader without it. `slow`: too slow for every test run, which replays the recorded trace.
+    `needless`: nothing is found, and why not; the rule then serves something else.
+    """
 
     name: str
     rule: str
     switches: Switches
-    bounds: Bounds = field(default_factory=Bounds)
+    bounds: Bounds
+    strict: bool = False
+    slow: bool = False
+    needless: str = ""
 
 
-SMALL = Bounds(log_length=1, late_fetches=False, late_views=False, stale_leases=False)
+def without(**rules: object) -> Rules:
+    """Return the rules of the transitions with some replaced."""
+    return replace(RULES, **rules)  # type: ignore[arg-type]
 
-MUTANTS = (
+
+SMALL = Bounds(log_length=1, crashes=1, late_fetches=False, late_views=False, stale_leases=False)
+CALM = replace(SMALL, crashes=0)
+THREE = replace(CALM, brokers=3)
+
+# What counts as the end of a log, and which logs count.
+_LOGS = (
     Mutant(
         "leader-counts-unsynced",
-        "with Fsync the leader counts its own synced end",
+        "with Fsync, a leader counts its own synced end",
         Switches(leader_counts_synced=False),
         SMALL,
     ),
     Mutant(
         "follower-reports-unsynced",
-        "with Fsync a follower reports its synced end",
+        "with Fsync, a follower reports its synced end",
         Switches(follower_reports_synced=False),
         SMALL,
     ),
     Mutant(
-        "no-generations",
-        "only the named log generation leads or stays in the ISR",
-        Switches(
-            rules=replace(RULES, generation_matches=lambda ref, live: ref.broker_id in live),
-        ),
-        SMALL,
-    ),
-    Mutant(
-        "generation-survives-loss",
-        "a log that may have lost bytes has a new generation",
+        "generation-survives-lost-volume",
+        "a lost volume is a new log generation",
         Switches(changes_generation=False),
         SMALL,
     ),
     Mutant(
-        "leads-under-another-generation",
-        "a broker leads only where its own generation is named",
-        Switches(leads_only_as_named=False),
-        replace(SMALL, stale_leases=True),
+        "generation-survives-machine-crash",
+        "with Replicated, a crash of the machine is a new log generation",
+        Switches(changes_generation=False),
+        replace(SMALL, flush_replicated=True, min_isr=2),
     ),
+    Mutant(
+        "elects-another-generation",
+        "who is elected has the log generation that ISR or ELR name",
+        Switches(rules=without(generation_matches=lambda ref, live: ref.broker_id in live)),
+        SMALL,
+    ),
+    Mutant(
+        "leads-with-another-generation",
+        "a broker leads only as the generation that the ISR names, from its cache too",
+        Switches(leads_only_as_named=False),
+        SMALL,
+    ),
+    Mutant(
+        "elects-anyone",
+        "only members of ISR or ELR are elected",
+        Switches(elects_only_eligible=False),
+        CALM,
+    ),
+    Mutant(
+        "epochs-not-compared",
+        "a replica fetch compares epochs, and truncates where logs differ",
+        Switches(compares_epochs_on_fetch=False),
+        CALM,
+    ),
+)
+
+# When the high watermark may move, and past whom.
+_HIGH_WATERMARK = (
     Mutant(
         "high-watermark-not-frozen",
         "below min.insync.replicas the high watermark stands still",
         Switches(freezes_below_min_isr=False),
-        replace(SMALL, min_isr=2, crashes=0),
+        replace(CALM, min_isr=2),
     ),
     Mutant(
-        "former-members-kept-too-long",
+        "former-members-kept",
         "former members are eligible only while the ISR is below the minimum",
-        Switches(rules=replace(RULES, keeps_former_members=lambda isr_size, min_isr: True)),
-        replace(SMALL, crashes=0),
+        Switches(rules=without(keeps_former_members=lambda isr_size, min_isr: True)),
+        CALM,
     ),
     Mutant(
         "minimum-tested-on-attempted",
         "the minimum is tested on the confirmed ISR",
         Switches(tests_min_isr_on_confirmed=False),
-        replace(SMALL, brokers=3, min_isr=2, crashes=0),
+        replace(THREE, min_isr=2, epochs=2),
     ),
     Mutant(
-        "unconfirmed-isr-not-counted",
+        "attempted-not-counted",
         "the high watermark waits for attempted ISRs too",
         Switches(counts_attempted=False),
-        replace(SMALL, crashes=0),
+        CALM,
     ),
     Mutant(
-        "attempts-not-persisted",
+        "attempted-not-persisted",
         "an attempt is on disk before it is sent",
         Switches(persists_attempts=False),
-        replace(SMALL, crashes=0, clean_restarts=1),
-    ),
-    Mutant(
-        "grows-without-fetch-in-epoch",
-        "a follower joins only after a fetch in this epoch",
-        Switches(rules=replace(RULES, fetched_in_epoch=lambda follower, leader_epoch: True)),
-        replace(SMALL, crashes=0),
-    ),
-    Mutant(
-        "grows-before-catching-up",
-        "a follower joins only with everything up to high watermark and epoch start",
-        Switches(rules=replace(RULES, has_caught_up=lambda follower, high_watermark, epoch_start: True)),
-        replace(SMALL, crashes=0),
-    ),
-    Mutant(
-        "epoch-start-ignored",
-        "a follower joins only with everything up to the epoch start",
-        Switches(
-            rules=replace(
-                RULES,
-                has_caught_up=lambda follower, high_watermark, epoch_start: (
-                    follower.log_end >= high_watermark
-                ),
-            )
-        ),
-        replace(SMALL, crashes=0),
-    ),
-    Mutant(
-        "grows-with-generation-of-the-lease",
-        "the ISR names the generation that fetched",
-        Switches(
-            grows_by_fetched_generation=False,
-            rules=replace(RULES, generation_is_current=lambda follower, live: True),
-        ),
-        SMALL,
-    ),
-    Mutant(
-        "grows-with-an-old-generation",
-        "a follower joins only with the generation in its Lease",
-        Switches(rules=replace(RULES, generation_is_current=lambda follower, live: True)),
-        replace(SMALL, late_fetches=True),
+        replace(CALM, clean_restarts=1),
     ),
     Mutant(
         "counts-without-fetch-in-epoch",
         "who counts toward the high watermark fetched in this epoch",
         Switches(counts_only_fetched_in_epoch=False),
-        replace(SMALL, crashes=0),
+        replace(THREE, late_views=True),
+        strict=True,
+        slow=True,
     ),
     Mutant(
         "counts-another-generation",
-        "who counts toward the high watermark fetched with the generation that is named",
+        "who counts toward the high watermark fetched with the generation that the ISR names",
         Switches(counts_only_named_generation=False),
         replace(SMALL, late_fetches=True),
     ),
+)
+
+# Who may join the ISR.
+_GROWTH = (
     Mutant(
-        "crashed-leader-resumes",
-        "a new incarnation needs a new epoch",
+        "joins-without-fetch-in-epoch",
+        "a follower joins only after a fetch in this epoch",
+        Switches(rules=without(fetched_in_epoch=lambda follower, leader_epoch: True)),
+        replace(THREE, late_views=True),
+        strict=True,
+        slow=True,
+    ),
+    Mutant(
+        "joins-as-another-generation",
+        "the ISR names the generation that fetched",
         Switches(
-            rules=replace(RULES, needs_new_epoch=lambda state, leader, incarnation: leader != state.leader)
+            rules=without(generation_is_current=lambda follower, live: True),
+            grows_by_fetched_generation=False,
         ),
         SMALL,
     ),
     Mutant(
-        "crashed-leader-resumes-from-cache",
-        "only a clean stop lets a leader resume its epoch",
+        "joins-with-former-generation",
+        "a follower joins only with the generation in its current Lease",
+        Switches(rules=without(generation_is_current=lambda follower, live: True)),
+        replace(SMALL, late_fetches=True),
+        needless=(
+            "the ISR names the generation that fetched, and a generation that is gone is never elected; the rule keeps "
+            "members that are gone from counting toward the minimum"
+        ),
+    ),
+    Mutant(
+        "joins-below-high-watermark",
+        "a follower joins only with everything up to the high watermark",
+        Switches(
+            rules=without(
+                has_caught_up=lambda follower, high_watermark, epoch_start: follower.log_end >= epoch_start
+            )
+        ),
+        CALM,
+    ),
+    Mutant(
+        "joins-below-epoch-start",
+        "a follower joins only with everything up to the start of the leader's epoch",
+        Switches(
+            rules=without(
+                has_caught_up=lambda follower, high_watermark, epoch_start: follower.log_end >= high_watermark
+            )
+        ),
+        SMALL,
+    ),
+    Mutant(
+        "isr-may-be-empty",
+        "the ISR never loses its last member",
+        Switches(rules=without(may_shrink_to=lambda members: True)),
+        SMALL,
+        needless="an empty ISR elects nobody; the rule keeps the name of the one to wait for",
+    ),
+)
+
+# Which epoch a broker may act in, and which writes the store takes.
+_EPOCHS = (
+    Mutant(
+        "no-new-epoch-after-crash",
+        "a new incarnation of the leader needs a new epoch",
+        Switches(rules=without(needs_new_epoch=lambda state, leader, incarnation: leader != state.leader)),
+        SMALL,
+    ),
+    Mutant(
+        "resumes-after-crash",
+        "only a clean stop lets a leader resume its epoch from cached state",
         Switches(resumes_only_after_clean_stop=False),
         SMALL,
     ),
@@ -161,32 +219,27 @@ MUTANTS = (
     ),
     Mutant(
         "forgets-newest-state",
-        "a start ignores what is older than the state saved before",
+        "a start ignores what is older than the state that it used before, on disk before it is used",
         Switches(remembers_newest_state=False),
-        replace(SMALL, late_views=True),
+        replace(THREE, crashes=1, late_views=True),
+        strict=True,
+        slow=True,
     ),
     Mutant(
         "ignores-epoch-of-log",
-        "a start ignores what is older than the log",
+        "a start ignores what is older than the last epoch of its log",
         Switches(obeys_last_epoch_of_log=False),
         replace(SMALL, late_views=True),
-    ),
-    Mutant(
-        "epochs-not-compared",
-        "a replica fetch compares epochs and truncates",
-        Switches(compares_epochs_on_fetch=False),
-        replace(SMALL, crashes=0),
+        needless=(
+            "a state is on disk before it is used, so no start knows an older one; the rule is for a saved state that was lost"
+        ),
     ),
     Mutant(
         "store-does-not-compare",
         "the store takes a write only at the partition epoch that it was decided from",
         Switches(compares_and_swaps=False),
-        replace(SMALL, crashes=0),
-    ),
-    Mutant(
-        "isr-may-be-empty",
-        "the ISR never loses its last member",
-        Switches(rules=replace(RULES, may_shrink_to=lambda members: True)),
-        SMALL,
+        CALM,
     ),
 )
+
+MUTANTS = (*_LOGS, *_HIGH_WATERMARK, *_GROWTH, *_EPOCHS)

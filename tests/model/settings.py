@@ -65,6 +65,7 @@ class Switches:
     obeys_last_epoch_of_log: bool = True
 
     # What everything stands on.
+    elects_only_eligible: bool = True
     compares_epochs_on_fetch: bool = True
     compares_and_swaps: bool = True
     grows_by_fetched_generation: bool = True

@@ -137,6 +137,7 @@ class SharedMoves:
             state,
             live=live,
             min_isr=self.bounds.min_isr,
+            unclean_allowed=not self.switches.elects_only_eligible,
             flush_replicated=self.bounds.flush_replicated,
             rules=self.switches.rules,
         )
