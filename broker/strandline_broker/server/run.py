@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import importlib
 import logging
 import signal
 import sys
@@ -29,6 +30,7 @@ from strandline_broker.wire import cold
 if TYPE_CHECKING:
     from strandline_broker.cluster.store import ClusterStore
     from strandline_broker.server.config import BrokerConfig
+    from strandline_broker.server.http import HttpServer
 
 logger = logging.getLogger(__name__)
 
@@ -93,12 +95,12 @@ async def _serve(config: BrokerConfig) -> int:
         return 0
     starting.result()
     logger.info("broker %d is running", config.broker_id)
-    http = None
+    http: HttpServer | None = None
     if config.http_port >= 0:
-        # Only now: the first record should not wait for the HTTP library to be imported.
-        from strandline_broker.server.http import HttpServer
-
-        http = HttpServer(broker)
+        # Only now: the first record should not wait for the HTTP library to be imported. In a thread: it takes half a
+        # second, and leaders that just took this broker into their ISRs would wait for its fetches.
+        module = await loop.run_in_executor(None, importlib.import_module, "strandline_broker.server.http")
+        http = module.HttpServer(broker)
         await broker.announce_http(*await http.start(config.http_host, config.http_port))
     # The codec of rare requests takes a while to import: here, so that no request waits for it.
     await loop.run_in_executor(None, cold.warm_up, broker.registry.ranges)
