@@ -1,4 +1,4 @@
-"""A leader's changes of the ISR: who has caught up joins, who lags leaves, and a leader whose log failed steps down.
+"""A leader's changes of the ISR: who caught up joins, who lags or will stop leaves, a leader whose log failed steps down.
 
 One task per broker. It decides from what `Leadership` knows and from the Leases in the view, and writes one patch for each
 PartitionSet, which tests the partition epochs that it decided from. The order is what makes it safe (design section 3.4):
@@ -21,7 +21,7 @@ from strandline_broker.cluster.backoff import Backoff
 from strandline_broker.cluster.model import PARTITION_SET, BrokerPhase
 from strandline_broker.cluster.patches import patch_partitions
 from strandline_broker.cluster.store import Conflict, Invalid, NotFound, StoreError, Unavailable
-from strandline_broker.cluster.transitions import depose, grow_isr, shrink_isr
+from strandline_broker.cluster.transitions import depose, grow_isr, shrink_isr, spared
 from strandline_broker.replica.attempts import encode_attempts
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from strandline_broker.cluster.model import BrokerIdentity, PartitionSet, PartitionState
     from strandline_broker.cluster.store import ClusterStore
+    from strandline_broker.cluster.transitions import Live
     from strandline_broker.cluster.view import ClusterView
     from strandline_broker.replica.attempts import PartitionKey
     from strandline_broker.replica.partition import Partition
@@ -39,6 +40,15 @@ logger = logging.getLogger(__name__)
 
 WRITE_TIMEOUT_S = 10.0
 WRITE_CONCURRENCY = 4
+
+
+def live_brokers(view: ClusterView) -> dict[int, BrokerIdentity]:
+    """Return who holds a Lease and is past its start, as far as this broker knows."""
+    return {
+        lease.broker_id: lease.identity
+        for lease in view.leases.values()
+        if lease.held and lease.state is not BrokerPhase.STARTING
+    }
 
 
 class IsrKeeper:
@@ -103,10 +113,11 @@ class IsrKeeper:
     async def _round(self) -> bool:
         """Write every change that is due; return whether the store took or refused all of them."""
         due: dict[str, tuple[PartitionSet, dict[int, tuple[Partition, PartitionState]]]] = {}
+        live = live_brokers(self._view)
         for key, partition in self._led():
             if key in self._writing:
                 continue
-            found = self._decide(key, partition)
+            found = self._decide(key, partition, live)
             if found is not None:
                 slice_, state = found
                 due.setdefault(slice_.name, (slice_, {}))[1][key[1]] = (partition, state)
@@ -120,7 +131,9 @@ class IsrKeeper:
             ]
         return all(write.result() for write in writes)
 
-    def _decide(self, key: PartitionKey, partition: Partition) -> tuple[PartitionSet, PartitionState] | None:
+    def _decide(
+        self, key: PartitionKey, partition: Partition, live: Live
+    ) -> tuple[PartitionSet, PartitionState] | None:
         """Return the change that one partition needs now, counted as an attempt, and the slice it was decided from."""
         topic = self._view.topic_by_id(key[0])
         slice_ = topic.partition_set(key[1]) if topic is not None else None
@@ -139,12 +152,12 @@ class IsrKeeper:
         if self._doubtful.get(key) not in leadership.attempts:
             self._doubtful.pop(key, None)
         end, now = partition.log.end_offset, self._clock.monotonic()
-        lagging = leadership.lagging(end, now, self._lag_max_s())
         min_isr = slice_.min_insync_replicas
-        if lagging:
-            new = shrink_isr(state, out_of_sync=lagging, min_isr=min_isr)
+        leaving = leadership.lagging(end, now, self._lag_max_s()) or spared(state, live=live, min_isr=min_isr)
+        if leaving:
+            new = shrink_isr(state, out_of_sync=leaving, min_isr=min_isr)
         else:
-            new, live = state, self._live()
+            new = state
             for follower in leadership.joiners(live, partition.high_watermark, now):
                 grown = grow_isr(
                     new,
@@ -158,13 +171,6 @@ class IsrKeeper:
         if new is state or not leadership.attempt(new):
             return None
         return slice_, new
-
-    def _live(self) -> dict[int, BrokerIdentity]:
-        return {
-            lease.broker_id: lease.identity
-            for lease in self._view.leases.values()
-            if lease.held and lease.state is not BrokerPhase.STARTING
-        }
 
     async def _record(self) -> None:
         """Have every attempt that names a new member on this disk before it is sent. Raises OSError."""

@@ -5,8 +5,10 @@ Start (each step needs the ones before it):
     identity, logs recovered -> last known cluster state -> Kafka listeners -> Lease `starting`
     -> view of the store, partitions opened and led as it says -> Lease `running` -> HTTP port
 
-Stop: Lease `draining` -> the controller moves leaderships where it can -> listeners closed, open answers sent -> logs
-synced and closed clean -> Lease let go. `server.run` is the process around it; tests may start several brokers in one loop.
+Stop: Lease `draining` -> the controller moves leaderships where it can, leaders take the broker out of their ISRs ->
+listeners closed, open answers sent -> logs synced and closed clean -> Lease let go.
+
+`server.run` is the process around it; tests may start several brokers in one loop.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from strandline_broker.api.fetch_replica import ReplicaFetchHandler
 from strandline_broker.api.fetch_sessions import FetchSessionCache
-from strandline_broker.cluster.model import BrokerPhase
+from strandline_broker.cluster.transitions import spared
 from strandline_broker.replica.attempts import ATTEMPTS_FILE, decode_attempts
 from strandline_broker.replica.fetcher import FetchSettings
 from strandline_broker.replica.fetchers import Fetchers
-from strandline_broker.replica.isr_keeper import IsrKeeper
+from strandline_broker.replica.isr_keeper import IsrKeeper, live_brokers
 
 if TYPE_CHECKING:
     import random
@@ -128,29 +128,36 @@ class Replication:
         self.keeper.wake()
 
     async def hand_over(self) -> None:
-        """Wait, while this broker drains, until it leads nothing that another one could lead; no longer than configured.
+        """Wait, while this broker drains, until nothing needs it that could do without; no longer than configured.
 
-        While the store is away nobody could move a leadership, and nothing is waited for.
+        Others lead what they could lead, and leaders have taken this broker out of the ISRs that are large enough: until
+        then it goes on copying, so that no `acks=all` request waits for a broker that has stopped. While the store is away
+        neither could happen, and nothing is waited for.
         """
         try:
             async with asyncio.timeout(self._config.shutdown_timeout_ms / 1000):
-                while (left := self._still_to_hand_over()) and self._view.fresh_since is not None:
-                    logger.info("waiting until %d partitions are led by others", left)
+                while any(left := self._still_needed()) and self._view.fresh_since is not None:
+                    logger.info("waiting until others lead %d partitions and %d ISRs do without", *left)
                     self._roles_changed.clear()
                     await self._roles_changed.wait()
         except TimeoutError:
             logger.warning(
-                "stopping although %d partitions were not taken over in time", self._still_to_hand_over()
+                "stopping although %d partitions were not taken over and %d ISRs wait", *self._still_needed()
             )
 
-    def _still_to_hand_over(self) -> int:
-        ready = {
-            lease.broker_id
-            for lease in self._view.leases.values()
-            if lease.held and lease.state is BrokerPhase.RUNNING and lease.broker_id != self._config.broker_id
-        }
-        return sum(
-            1
+    def _still_needed(self) -> tuple[int, int]:
+        """Return how many partitions somebody else could lead, and how many ISRs could do without this broker."""
+        own = self._config.broker_id
+        live = live_brokers(self._view)
+        ready = {broker_id for broker_id, broker in live.items() if broker_id != own and not broker.draining}
+        led = sum(
+            partition.leadership is not None and not ready.isdisjoint(partition.leadership.state.isr_ids)
             for _, partition in self._replicas.led()
-            if partition.leadership is not None and not ready.isdisjoint(partition.leadership.state.isr_ids)
         )
+        followed = sum(
+            own in spared(state, live=live, min_isr=slice_.min_insync_replicas)
+            for topic in self._view.topics.values()
+            for index, state in topic.partitions()
+            if (slice_ := topic.partition_set(index)) is not None
+        )
+        return led, followed

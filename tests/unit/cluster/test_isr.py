@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from tests.unit.cluster.support import broker, live, offline, partition, partition_set, refs
 
-from strandline_broker.cluster.model import PartitionState, ReplicaRef
+from strandline_broker.cluster.model import BrokerIdentity, PartitionState, ReplicaRef
 from strandline_broker.cluster.transitions import (
     RULES,
     FollowerProgress,
@@ -18,6 +18,7 @@ from strandline_broker.cluster.transitions import (
     high_watermark_replicas,
     may_advance_high_watermark,
     shrink_isr,
+    spared,
 )
 
 
@@ -151,3 +152,30 @@ def test_raising_the_minimum_makes_nobody_eligible() -> None:
     changed = change_config(part, {"min.insync.replicas": "2"})
     assert changed.partitions == part.partitions
     assert change_config(changed, {"min.insync.replicas": "2"}) is changed
+
+
+@pytest.mark.parametrize(
+    ("state", "draining", "min_isr", "expected"),
+    [
+        (partition(1, 2, 3), (3,), 2, (3,)),
+        (partition(1, 2, 3), (2, 3), 2, (2,)),
+        (partition(1, 2, 3), (2, 3), 1, (2, 3)),
+        (partition(1, 2, 3), (3,), 3, ()),
+        (partition(1, 2, 3, isr=refs(1, 3)), (3,), 2, ()),
+        (partition(1, 2, 3, isr=refs(1, 2)), (3,), 1, ()),
+        (partition(1, 2), (2,), 5, ()),
+        (partition(1), (), 1, ()),
+    ],
+)
+def test_who_is_about_to_stop_is_spared_as_long_as_the_minimum_stays(
+    state: PartitionState, draining: tuple[int, ...], min_isr: int, expected: tuple[int, ...]
+) -> None:
+    alive = live(1, 2, 3) | live(*(broker(broker_id, draining=True) for broker_id in draining))
+    assert spared(state, live=alive, min_isr=min_isr) == expected
+
+
+@pytest.mark.parametrize(
+    "alive", [live(2, broker(3, draining=True)), live(broker(1, draining=True), 2, broker(3, draining=True))]
+)
+def test_without_a_leader_that_stays_nobody_is_spared(alive: dict[int, BrokerIdentity]) -> None:
+    assert spared(partition(1, 2, 3), live=alive, min_isr=1) == ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from .assignment import Load, NotEnoughBrokers, assign, assign_replicas, new_partition
 from .election import Election, Outcome, elect, has_valid_leader, react
 from .factor import with_factor
-from .isr import depose, fence, grow_isr, may_join_isr, shrink_isr
+from .isr import depose, fence, grow_isr, may_join_isr, shrink_isr, spared
 from .reassignment import (
     advance_reassignment,
     begin_reassignment,
@@ -65,6 +65,7 @@ __all__ = [
     "react",
     "request_reassignment",
     "shrink_isr",
+    "spared",
     "start_reassignment",
     "target_of",
     "unmark_deleting",

@@ -3,7 +3,7 @@
 State of a replica with respect to a partition:
 
     outside ──grow_isr: caught up in this epoch──▶ in sync
-    in sync ──fence or shrink_isr, ISR stays at the minimum──▶ outside
+    in sync ──fence or shrink_isr (it lags, or is spared), ISR stays at the minimum──▶ outside
     in sync ──fence or shrink_isr, ISR falls below the minimum──▶ eligible (ELR)
     eligible ──grow_isr──▶ in sync
     eligible ──the ISR is back at the minimum──▶ outside
@@ -120,6 +120,23 @@ def shrink_isr(
     if not rules.may_shrink_to(members):
         return state
     return with_isr(state, members, min_isr=min_isr, rules=rules)
+
+
+def spared(state: PartitionState, *, live: Live, min_isr: int) -> tuple[int, ...]:
+    """Return the ISR members that are about to stop and that it can do without: the minimum stays.
+
+    The leader takes them out while they still copy (`shrink_isr`), so that nothing waits for them when they stop. A leader
+    that is about to stop itself spares nobody: its successor is one of them, and a whole cluster that stops keeps its ISRs.
+    """
+    leader = live.get(state.leader)
+    if leader is None or leader.draining:
+        return ()
+    leaving = [
+        broker_id
+        for broker_id in state.isr_ids
+        if broker_id != state.leader and broker_id in live and live[broker_id].draining
+    ]
+    return tuple(leaving[: max(0, len(state.isr) - effective_min_isr(min_isr, state))])
 
 
 def may_join_isr(
