@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Brokers, and replicas of every topic, in `conformance` and `foreign`.
+FACTOR ?= 1
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -55,8 +57,8 @@ foreign: $(STAMP) ## real clients from elsewhere: kcat, Kafka's Java tools [kcat
 	$(BIN)/python -m pytest tests/foreign -m foreign
 
 .PHONY: conformance
-conformance: $(STAMP) ## suites written by others, each with its allow-list [openssl; kcat, node, npm]
-	$(BIN)/python -m tests.conformance.run
+conformance: $(STAMP) ## suites written by others, each with its allow-list; FACTOR=3 [openssl; kcat, node, npm]
+	$(BIN)/python -m tests.conformance.run --factor $(FACTOR)
 
 .PHONY: crash
 crash: $(STAMP) ## 100 kill -9 under load, and 1,000 seeds of power loss

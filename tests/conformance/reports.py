@@ -2,7 +2,8 @@
 
 An allow-list names the tests that are expected to pass, one `id` per line. A findings page names every other test, each
 under a heading with the cause: list items that start with the id in backticks, where `*` stands for anything. A heading
-that ends with `(later)` names something that is known to be missing and planned.
+that ends with `(later)` names something that is known to be missing and planned, one that ends with `(factor 3)` what is
+only so with three brokers.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ PASSED: Final = "passed"
 _WORST: Final = (PASSED, "skipped", "failed", "error")
 _ITEM: Final = regex(r"\s*[-*] `([^`]+)`")
 LATER: Final = "(later)"
+_FACTOR: Final = regex(r"\(factor ([0-9]+)\)$")
 
 
 class Outcome(NamedTuple):
@@ -74,15 +76,17 @@ def read_allow_list(path: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def read_findings(path: Path) -> list[Finding]:
-    """Return what a findings page explains."""
+def read_findings(path: Path, factor: int) -> list[Finding]:
+    """Return what a findings page explains of a run at a replication factor."""
     findings = []
     cause = ""
     for line in path.read_text().splitlines() if path.exists() else []:
         if line.startswith("#"):
             cause = line.lstrip("#").strip()
         elif found := _ITEM.match(line):
-            findings.append(Finding(found[1], cause))
+            only = _FACTOR.search(cause)
+            if only is None or int(only[1]) == factor:
+                findings.append(Finding(found[1], cause))
     return findings
 
 

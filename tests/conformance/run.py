@@ -1,11 +1,13 @@
 """`make conformance`: run the foreign suites against `strandline dev` and hold them against what is expected of them.
 
-    python -m tests.conformance.run [SUITE...] [--update] [--jobs N]
+    python -m tests.conformance.run [SUITE...] [--factor 3] [--update] [--jobs N]
 
 Each suite runs in a process of its own, in the environment of `sources`, with a cluster of its own. The totals come from
 the suites' own reports: a test that was skipped, could not be set up or was not collected counts as not passed. Exit
 status 1: a test of an allow-list did not pass (not even when it was run a second time, alone), or one that did not pass
-has no cause in the findings. `--update` rewrites the allow-lists from what passed, and the table of docs/conformance.md.
+has no cause in the findings. `--update` rewrites the allow-lists from what passed, and the tables of docs/conformance.md.
+
+With `--factor 3` the suites' clusters have three brokers, and their topics three replicas.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
@@ -56,43 +59,55 @@ class Result(NamedTuple):
 def main() -> int:
     parser = argparse.ArgumentParser(prog="conformance", description="Run suites written by others.")
     parser.add_argument("suites", nargs="*", choices=[*SUITES, []], help="default: all of them")
-    parser.add_argument("--update", action="store_true", help="rewrite allow-lists and the table of totals")
+    parser.add_argument(
+        "--factor", type=int, choices=(1, 3), default=1, help="brokers, and replicas of topics"
+    )
+    parser.add_argument("--update", action="store_true", help="rewrite allow-lists and the tables of totals")
     parser.add_argument("--jobs", type=int, default=2, help="suites at a time")
     options = parser.parse_args()
     chosen = [SUITES[name] for name in options.suites or SUITES]
     started = time.monotonic()
+    os.environ["CONFORMANCE_FACTOR"] = str(options.factor)  # for the plugins, and for our own scripts
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        results = list(pool.map(run_suite, chosen))
+        results = list(pool.map(partial(run_suite, factor=options.factor), chosen))
     for result in results:
         report(result)
     _say(f"\n{table(results)}\n{time.monotonic() - started:.0f} s")
     if options.update:
-        update(results)
+        update(results, options.factor)
     return 0 if all(result.verdict is None or result.verdict.good for result in results) else 1
 
 
-def run_suite(suite: Suite) -> Result:
-    """Run one suite; what it said is in `.cache/conformance/runs/NAME`."""
+def run_suite(suite: Suite, factor: int) -> Result:
+    """Run one suite; what it said is in `.cache/conformance/runs/factor-N/NAME`."""
     started = time.monotonic()
-    directory = RUNS / suite.name
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    directory = RUNS / f"factor-{factor}" / suite.name
     try:
-        outcomes = _run_pytest(suite, directory) if suite.kind == "pytest" else scripts.run(suite, directory)
+        outcomes = _run(suite, directory, factor)
     except sources.SourceMissingError as missing:
         return Result(suite, None, time.monotonic() - started, missing=str(missing))
-    allowed = read_allow_list(_allow_list(suite))
+    allowed = read_allow_list(_allow_list(suite, factor))
     failed = [test for test in allowed if test in outcomes and outcomes[test].status != "passed"]
     again: tuple[str, ...] = ()
-    if failed and suite.kind == "pytest":
-        second = _run_pytest(suite, RUNS / suite.name / "again", only=failed)
+    if failed:
+        second = _run(suite, directory / "again", factor, only=failed)
         again = tuple(test for test in failed if test in second and second[test].status == "passed")
-    verdict = judge(outcomes, [test for test in allowed if test not in again], _findings(suite))
+    verdict = judge(outcomes, [test for test in allowed if test not in again], _findings(suite, factor))
     return Result(suite, verdict, time.monotonic() - started, again)
 
 
-def _run_pytest(suite: Suite, directory: Path, only: list[str] | None = None) -> Mapping[str, Outcome]:
-    directory.mkdir(parents=True, exist_ok=True)
+def _run(suite: Suite, directory: Path, factor: int, only: list[str] | None = None) -> Mapping[str, Outcome]:
+    """Run a suite in an empty directory; scripts of our own are always run all. Raises SourceMissingError."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return (
+        _run_pytest(suite, directory, factor, only)
+        if suite.kind == "pytest"
+        else scripts.run(suite, directory)
+    )
+
+
+def _run_pytest(suite: Suite, directory: Path, factor: int, only: list[str] | None) -> Mapping[str, Outcome]:
     environment = sources.python_environment()
     tree = sources.fresh_tree(suite, directory / "tree")
     junit = directory / "report.xml"
@@ -101,6 +116,8 @@ def _run_pytest(suite: Suite, directory: Path, only: list[str] | None = None) ->
         str(environment / "bin" / "pytest"), "-p", suite.plugin, "-p", "patience", "-p", "no:cacheprovider",
         "-q", "-rA", "--tb=long",
         f"--junit-xml={junit}", "-o", "junit_family=xunit2", "--continue-on-collection-errors",
+        # A suite may ask for the other method, which ends the whole run with the first test that is too slow.
+        "--timeout-method=signal",
         "-o", "console_output_style=classic", *suite.options,
         *(node_ids(only, tree) if only else suite.tests),
     ]
@@ -113,7 +130,7 @@ def _run_pytest(suite: Suite, directory: Path, only: list[str] | None = None) ->
         "PATH": _path(environment),
         "CONFORMANCE_PROGRAM": str(_PROGRAM),
         "CONFORMANCE_RUN": str(directory),
-        "CONFORMANCE_IMPATIENT": str(_impatient(suite, directory)),
+        "CONFORMANCE_IMPATIENT": str(_impatient(suite, directory, factor)),
     }
     with (directory / "output.txt").open("w") as output:
         in_time = _run_within(command, suite.timeout_s, cwd=tree, env=variables, output=output)
@@ -131,8 +148,13 @@ def _run_pytest(suite: Suite, directory: Path, only: list[str] | None = None) ->
 def _run_within(
     command: list[str], timeout_s: float, *, cwd: Path, env: Mapping[str, str], output: TextIO
 ) -> bool:
-    """Run pytest to its end and return True, or interrupt it (it then still writes its report) and return False."""
-    process = subprocess.Popen(command, cwd=cwd, env=env, stdout=output, stderr=output)
+    """Run pytest to its end and return True, or interrupt it (it then still writes its report) and return False.
+
+    A process that does not even end then is killed with the clusters that it started.
+    """
+    process = subprocess.Popen(
+        command, cwd=cwd, env=env, stdout=output, stderr=output, start_new_session=True
+    )
     try:
         process.wait(timeout_s)
     except subprocess.TimeoutExpired:
@@ -140,7 +162,7 @@ def _run_within(
         try:
             process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         return False
     return True
@@ -165,18 +187,18 @@ def node_ids(tests: list[str], tree: Path) -> list[str]:
     return found
 
 
-def _allow_list(suite: Suite) -> Path:
-    return HERE / "allow" / f"{suite.name}.txt"
+def _allow_list(suite: Suite, factor: int) -> Path:
+    return HERE / "allow" / f"factor-{factor}" / f"{suite.name}.txt"
 
 
-def _impatient(suite: Suite, directory: Path) -> Path:
+def _impatient(suite: Suite, directory: Path, factor: int) -> Path:
     file = directory / "impatient.txt"
-    file.write_text("".join(f"{finding.pattern}\n" for finding in _findings(suite) if finding.later))
+    file.write_text("".join(f"{finding.pattern}\n" for finding in _findings(suite, factor) if finding.later))
     return file
 
 
-def _findings(suite: Suite) -> list[Finding]:
-    return read_findings(HERE / "findings" / f"{suite.name}.md")
+def _findings(suite: Suite, factor: int) -> list[Finding]:
+    return read_findings(HERE / "findings" / f"{suite.name}.md", factor)
 
 
 def report(result: Result) -> None:
@@ -224,18 +246,25 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def update(results: list[Result]) -> None:
-    """Rewrite the allow-lists from what passed, and the table between the marks of the page."""
+def update(results: list[Result], factor: int) -> None:
+    """Rewrite the allow-lists from what passed, and these suites' rows of the factor's table on the page."""
     for result in results:
         if result.verdict is not None:
-            passed = sorted(test for test, o in result.verdict.outcomes.items() if o.status == "passed")
-            kept = {*passed, *result.second_attempts}
-            _allow_list(result.suite).write_text("".join(f"{test}\n" for test in sorted(kept)))
-    if len(results) == len(SUITES) and PAGE.exists():
-        head, mark, rest = PAGE.read_text().partition("<!-- totals -->\n")
-        _, end, tail = rest.partition("<!-- end of totals -->\n")
-        if mark and end:
-            PAGE.write_text(f"{head}{mark}{table(results)}\n{end}{tail}")
+            passed = {test for test, o in result.verdict.outcomes.items() if o.status == "passed"}
+            file = _allow_list(result.suite, factor)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("".join(f"{test}\n" for test in sorted({*passed, *result.second_attempts})))
+    begin, end = f"<!-- totals at factor {factor} -->\n", f"<!-- end of totals at factor {factor} -->\n"
+    head, _, rest = PAGE.read_text().partition(begin)
+    before, _, tail = rest.partition(end)
+    rows = {**_rows(before), **_rows(table(results))}
+    lines = [rows[name] for name in ("suite", "---", *SUITES) if name in rows]
+    PAGE.write_text(f"{head}{begin}" + "\n".join([*lines, end]) + tail)
+
+
+def _rows(markdown: str) -> dict[str, str]:
+    """Return a table's lines by their first column."""
+    return {line.split("|")[1].strip(): line for line in markdown.splitlines() if line.startswith("|")}
 
 
 def _say(text: str) -> None:

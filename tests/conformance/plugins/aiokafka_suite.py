@@ -16,7 +16,8 @@ from typing import Any
 
 import aiokafka  # noqa: F401 - the installed one with its C extension, not the folder beside the tests
 import pytest
-from strandline_dev import Broker
+from aiokafka.admin import NewTopic
+from strandline_dev import FACTOR, Broker
 
 _SCRAM_USER = re.compile(r"SCRAM-SHA-256=\[password=([^\]]+)\].*--entity-name (\S+)")
 
@@ -109,6 +110,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = of_brokers
 
 
+_init_topic = NewTopic.__init__
+
+
+def _init_replicated(
+    self: NewTopic, name: str, num_partitions: int, replication_factor: int, **rest: Any
+) -> None:
+    """Ask for as many replicas as there are brokers where the suite, made for one broker, asks for one."""
+    _init_topic(self, name, num_partitions, FACTOR if replication_factor == 1 else replication_factor, **rest)
+
+
+NewTopic.__init__ = _init_replicated  # type: ignore[method-assign]
 _docker = types.ModuleType("docker")
 _docker.from_env = _Client  # type: ignore[attr-defined]
 _docker.models = types.SimpleNamespace(containers=types.SimpleNamespace(Container=_Kafka))  # type: ignore[attr-defined]

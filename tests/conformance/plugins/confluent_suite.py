@@ -1,4 +1,8 @@
-"""A `trivup` module that runs Strandline, for confluent-kafka's tests, which start Kafka through trivup."""
+"""A `trivup` module that runs Strandline, for confluent-kafka's tests, which start Kafka through trivup.
+
+Waiting for a transaction coordinator has an end here: librdkafka waits for ever by default, inside C where no timeout of
+pytest reaches.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,10 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-from strandline_dev import Broker, free_port
+import confluent_kafka.admin
+from strandline_dev import FACTOR, Broker, free_port
+
+_COORDINATOR_WAIT_S = 10.0
 
 
 class KafkaCluster:
@@ -49,6 +56,22 @@ class KafkaCluster:
         self._broker.stop()
 
 
+_NewTopic = confluent_kafka.admin.NewTopic
+
+
+def _new_topic(*args: Any, **fields: Any) -> Any:
+    """Return a topic with as many replicas as there are brokers where the suite, made for one broker, asks for one."""
+    if fields.get("replication_factor") == 1:
+        fields["replication_factor"] = FACTOR
+    return _NewTopic(*args, **fields)
+
+
+def _init_transactions(self: Any, timeout: float = _COORDINATOR_WAIT_S) -> None:
+    confluent_kafka.Producer.init_transactions(self, timeout)
+
+
+confluent_kafka.SerializingProducer.init_transactions = _init_transactions  # type: ignore[method-assign]
+confluent_kafka.admin.NewTopic = _new_topic
 for _name in ("trivup", "trivup.clusters", "trivup.clusters.KafkaCluster"):
     sys.modules[_name] = types.ModuleType(_name)
 sys.modules["trivup.clusters.KafkaCluster"].KafkaCluster = KafkaCluster  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import py
-from strandline_dev import Broker, make_certificates
+from strandline_dev import FACTOR, Broker, make_certificates
 
 _PLAINTEXT = "PLAINTEXT"
 
@@ -37,6 +37,7 @@ def _open(self: Any) -> None:
         self.tmp_dir = py.path.local.mkdtemp()
     self.tmp_dir.ensure(dir=True)
     self.ssl_config = self._ssl_config()
+    self.replicas = FACTOR
     _start(self)
 
 

@@ -20,4 +20,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names, _, function = item.nodeid.rpartition("::")
         test = f"{names.replace('.py', '').replace('::', '.').replace('/', '.')}::{function}"
         if any(fnmatchcase(test, pattern.replace("[", "[[]")) for pattern in patterns):
-            item.add_marker(pytest.mark.timeout(_TIMEOUT_S), append=False)
+            item.add_marker(pytest.mark.timeout(_TIMEOUT_S, method="signal"), append=False)

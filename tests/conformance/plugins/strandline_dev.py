@@ -14,12 +14,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 # Where the configuration files that suites give Kafka, and Kafka's own server.properties, differ from its defaults.
 _SAMPLE_SETTINGS = {"group_initial_rebalance_delay_ms": "0"}
 _NUMBERS = itertools.count(1)
+# Brokers of every cluster, and replicas of topics whose makers do not say how many they want.
+FACTOR = int(os.environ.get("CONFORMANCE_FACTOR", "1"))
+_REPLICATED = {"default.replication.factor": str(FACTOR), "min.insync.replicas": "2"}
 
 
 def _load(path: Path) -> Any:
@@ -36,7 +40,10 @@ _dev_cluster = _load(Path(__file__).resolve().parents[2] / "crash" / "dev_cluste
 
 
 class Broker:
-    """A cluster of one broker: `listeners` are further ones (name: port), `users` the users of SASL listeners."""
+    """A cluster: `listeners` are further ones (name: port of the first broker), `users` the users of SASL listeners.
+
+    It has one broker, at factor 3 three with ports that follow each other. Settings of a suite win over those of ours.
+    """
 
     def __init__(
         self,
@@ -51,14 +58,14 @@ class Broker:
         self.directory = parent / f"cluster-{next(_NUMBERS)}"
         self.directory.mkdir(parents=True)
         self.users_file = self.directory / "users.json"
-        config = {**_SAMPLE_SETTINGS, **(settings or {})}
+        config = {**_SAMPLE_SETTINGS, **(_REPLICATED if FACTOR > 1 else {}), **(settings or {})}
         if users is not None:
             self.write_users(users)
             config["sasl_users_file"] = str(self.users_file)
         options = [f"--listener={name}://127.0.0.1:{number}" for name, number in (listeners or {}).items()]
         options += [f"--config={key}={value}" for key, value in config.items()]
         self._cluster = _dev_cluster.DevCluster(
-            self.directory / "data", port=port, options=tuple(options)
+            self.directory / "data", brokers=FACTOR, port=port, options=tuple(options)
         ).__enter__()
 
     def write_users(self, users: Mapping[str, str]) -> None:
@@ -69,12 +76,12 @@ class Broker:
 
     @property
     def port(self) -> int:
-        """Port of the first listener."""
-        return int(self._cluster.bootstrap.rpartition(":")[2])
+        """Port of the first listener of the first broker."""
+        return int(self._cluster.bootstrap.split(",")[0].rpartition(":")[2])
 
     @property
     def bootstrap(self) -> str:
-        """Address of the first listener."""
+        """Addresses of the first listener."""
         return str(self._cluster.bootstrap)
 
     def topic_names(self) -> list[str]:
@@ -108,8 +115,20 @@ def make_certificates(directory: str) -> None:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody listens on, and as many after it as there are further brokers."""
+    while True:
+        with ExitStack() as stack:
+            first = _bind(stack, 0)
+            try:
+                for further in range(1, FACTOR):
+                    _bind(stack, first + further)
+            except (OSError, OverflowError):  # taken, or beyond the last one
+                continue
+            return first
+
+
+def _bind(stack: ExitStack, port: int) -> int:
+    probe = stack.enter_context(socket.socket())
+    probe.bind(("127.0.0.1", port))
+    bound: int = probe.getsockname()[1]
+    return bound

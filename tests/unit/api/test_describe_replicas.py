@@ -1,4 +1,4 @@
-"""DescribeLogDirs, DescribeProducers and ListConfigResources."""
+"""DescribeLogDirs, AlterReplicaLogDirs, DescribeProducers and ListConfigResources."""
 
 from __future__ import annotations
 
@@ -78,6 +78,45 @@ def test_a_directory_that_fails() -> None:
             (result,) = (await log_dirs(fake, 4)).results
             assert result.error_code is ErrorCode.KAFKA_STORAGE_ERROR
             assert (result.total_bytes, result.usable_bytes) == (-1, -1)
+
+    run(main())
+
+
+async def moved(fake: FakeBroker, version: int, *asked: tuple[str, str, tuple[int, ...]]) -> Any:
+    dirs = tuple(
+        {"path": path, "topics": ({"name": name, "partitions": numbers},)} for path, name, numbers in asked
+    )
+    answer = await fake.call(ApiKey.ALTER_REPLICA_LOG_DIRS, version, {"dirs": dirs})
+    return {
+        (topic.topic_name, part.partition_index): part.error_code
+        for topic in answer.results
+        for part in topic.partitions
+    }
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_replica_moves_to_where_it_lies_and_nowhere_else(version: int) -> None:
+    async def main() -> None:
+        async with broker() as fake:
+            fake.log_dirs = [DIRECTORY]
+            assert await moved(fake, version, ("/data/logs", "a", (0, 1, 9)), ("/data/more", "b", (0,))) == {
+                ("a", 0): ErrorCode.NONE,
+                ("a", 1): ErrorCode.NONE,
+                ("a", 9): ErrorCode.REPLICA_NOT_AVAILABLE,
+                ("b", 0): ErrorCode.LOG_DIR_NOT_FOUND,
+            }
+            assert await moved(fake, version) == {}
+
+    run(main())
+
+
+def test_no_replica_moves_in_a_directory_that_fails() -> None:
+    async def main() -> None:
+        async with broker() as fake:
+            fake.log_dirs = [LogDir("/data/logs", ErrorCode.KAFKA_STORAGE_ERROR, -1, -1, ())]
+            assert await moved(fake, 2, ("/data/logs", "a", (0,))) == {
+                ("a", 0): ErrorCode.KAFKA_STORAGE_ERROR
+            }
 
     run(main())
 
