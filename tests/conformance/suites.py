@@ -26,7 +26,7 @@ class Suite:
     options: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     requirements: tuple[str, ...] = ()
-    timeout_s: float = 600.0
+    timeout_s: float = 1200.0
     reference: tuple[int, int] | None = None
     kind: str = "pytest"
     notes: tuple[str, ...] = field(default=())

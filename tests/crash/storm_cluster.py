@@ -33,8 +33,6 @@ CLIENT: dict[str, Any] = {
     "reconnect.backoff.max.ms": 500,
     "socket.timeout.ms": 10_000,
     "log_level": 0,
-    # With the only broker down, the default throws away all brokers and the coordinator with them.
-    "metadata.recovery.strategy": "none",
 }
 T = TypeVar("T")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")

@@ -201,7 +201,6 @@ class LibrdkafkaMember:
                 "topic.metadata.refresh.interval.ms": 60_000,
                 "reconnect.backoff.max.ms": 1000,
                 "log_level": 0,
-                "metadata.recovery.strategy": "none",  # as in `storm_cluster.CLIENT`
                 "error_cb": self._on_error,
                 **self._static,
             }

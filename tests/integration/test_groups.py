@@ -195,7 +195,7 @@ def test_find_coordinator(tmp_path: Path, version: int) -> None:
                 body["key_type"] = 1
                 answer = await ask(client, ApiKey.FIND_COORDINATOR, body, version)
                 entry = answer.coordinators[0] if version >= 4 else answer
-                assert entry.error_code is ErrorCode.COORDINATOR_NOT_AVAILABLE
+                assert entry.error_code is ErrorCode.UNSUPPORTED_VERSION
                 assert "transactions" in entry.error_message
                 body["key_type"] = 2
                 answer = await ask(client, ApiKey.FIND_COORDINATOR, body, version)

@@ -1,7 +1,8 @@
 """FindCoordinator (key 10), versions 0-6.
 
-Differences from Kafka: there are no transaction coordinators yet (COORDINATOR_NOT_AVAILABLE) and no share coordinators
-(INVALID_REQUEST, as Kafka without share groups). The internal topic is made with the cluster, not by the first request.
+Differences from Kafka: there are no transaction coordinators yet (UNSUPPORTED_VERSION, so that clients say so instead of
+asking for ever) and no share coordinators (INVALID_REQUEST, as Kafka without share groups). The internal topic is made
+with the cluster, not by the first request.
 
 Version notes: v1 key type, v3 flexible, v4 several keys at once (KIP-699), v6 share coordinators (KIP-932).
 """
@@ -52,7 +53,7 @@ def _entry(broker: BrokerApi, request: Request, key: str) -> dict[str, Any]:
 def _find(broker: BrokerApi, request: Request, key: str) -> BrokerAddress:
     key_type = getattr(request.body, "key_type", _GROUP)
     if key_type == _TRANSACTION:
-        raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, "transactions are not supported yet")
+        raise KafkaError(ErrorCode.UNSUPPORTED_VERSION, "transactions are not supported yet")
     if key_type == _SHARE and request.version >= _FIRST_WITH_SHARE:
         raise KafkaError(ErrorCode.INVALID_REQUEST, "share groups are not supported yet")
     if key_type != _GROUP:
