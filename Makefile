@@ -53,8 +53,8 @@ bench-replication: $(STAMP) ## failover, rolling restart, cost of replication at
 	$(BIN)/python -m benchmarks.replication
 
 .PHONY: foreign
-foreign: $(STAMP) ## real clients from elsewhere: kcat, Kafka's Java tools [kcat, java, mvn]
-	$(BIN)/python -m pytest tests/foreign -m foreign
+foreign: $(STAMP) ## real clients from elsewhere: kcat, Kafka's Java tools; FACTOR=3 [kcat, java, mvn]
+	STRANDLINE_FOREIGN_FACTOR=$(FACTOR) $(BIN)/python -m pytest tests/foreign -m foreign
 
 .PHONY: conformance
 conformance: $(STAMP) ## suites written by others, each with its allow-list; FACTOR=3 [openssl; kcat, node, npm]

@@ -37,18 +37,22 @@ def one_line(record: Record) -> Record:
 
 
 class Cluster:
-    """A cluster under test; `broker` is None when somebody else started it."""
+    """A cluster under test; `broker` is None when somebody else started it. It has `factor` brokers."""
 
-    def __init__(self, bootstrap: str, broker: Broker | None) -> None:
+    def __init__(self, bootstrap: str, broker: Broker | None, factor: int = 1) -> None:
         self.bootstrap = bootstrap
         self.broker = broker
+        self.factor = factor
         self._admin = AdminClient({"bootstrap.servers": bootstrap})
 
     def new_topic(self, *, partitions: int = 1, config: dict[str, str] | None = None) -> str:
-        """Create a topic with a name of its own. Retention is off: the data's timestamps lie in the past."""
+        """Create a topic with a name of its own, replicated to all brokers.
+
+        Retention is off: the data's timestamps lie in the past.
+        """
         name = f"foreign-{uuid.uuid4().hex[:12]}"
         settings = {"retention.ms": "-1"} | (config or {})
-        wanted = NewTopic(name, num_partitions=partitions, replication_factor=1, config=settings)
+        wanted = NewTopic(name, num_partitions=partitions, replication_factor=self.factor, config=settings)
         for future in self._admin.create_topics([wanted], operation_timeout=30).values():
             future.result(60)
         return name
@@ -107,7 +111,7 @@ def _show(text: str) -> None:
 
 
 def folder(cluster: Cluster, topic: str) -> Path:
-    """Folder of partition 0's segments; skips when the broker is not ours."""
+    """Folder of partition 0's segments on the first broker; skips when the broker is not ours."""
     if cluster.broker is None:
         pytest.skip("needs the broker's files")
     return cluster.broker.log_directory(topic, 0)

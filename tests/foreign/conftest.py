@@ -2,7 +2,8 @@
 
 `pytest tests/foreign -m foreign` starts `strandline dev` with one broker. STRANDLINE_FOREIGN_SYSTEM=kafka starts
 Apache Kafka instead (to test the tests); STRANDLINE_BOOTSTRAP=host:port uses a running cluster. Without
-`-m foreign` nothing here is even imported. `-rP` shows what every program said.
+`-m foreign` nothing here is even imported. With STRANDLINE_FOREIGN_FACTOR=3 there are three brokers, and three replicas of
+every topic. `-rP` shows what every program said.
 """
 
 from __future__ import annotations
@@ -48,16 +49,18 @@ def cluster() -> Iterator[Cluster]:
     if bootstrap := os.environ.get("STRANDLINE_BOOTSTRAP"):
         yield Cluster(bootstrap, None)
         return
+    factor = int(os.environ.get("STRANDLINE_FOREIGN_FACTOR", "1"))
+    config = {"default.replication.factor": str(factor), "min.insync.replicas": str(max(1, factor - 1))}
     cache = REPOSITORY / ".cache"
     cache.mkdir(exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="foreign-", dir=cache))
     kafka = os.environ.get("STRANDLINE_FOREIGN_SYSTEM") == "kafka"
-    broker: Broker = Kafka(directory) if kafka else Strandline(directory)
+    broker: Broker = Kafka(directory) if kafka else Strandline(directory, brokers=factor, config=config)
     try:
         broker.prepare()
         broker.start()
         before = broker.broker_pids()
-        yield Cluster(broker.bootstrap, broker)
+        yield Cluster(broker.bootstrap, broker, factor)
         broker.check()
         assert broker.broker_pids()[0] == before[0], f"the broker restarted: {broker.tail()}"
     finally:

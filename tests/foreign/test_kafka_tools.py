@@ -108,12 +108,13 @@ def test_read_committed_consumer(cluster: Cluster) -> None:
 def test_topics_create_describe_list_delete(cluster: Cluster) -> None:
     name = f"foreign.Java_{uuid.uuid4().hex[:8]}"
     # fmt: off
-    cluster.java(TOPICS, "--create", "--topic", name, "--partitions", "3", "--replication-factor", "1",
+    cluster.java(TOPICS, "--create", "--topic", name, "--partitions", "3",
+                 "--replication-factor", str(cluster.factor),
                  "--config", "segment.bytes=1048576", "--config", "cleanup.policy=delete")
     # fmt: on
     said = cluster.java(TOPICS, "--describe", "--topic", name).decode()
     assert re.search(r"TopicId: \S{22}\s", said)
-    assert re.search(r"PartitionCount: 3\s+ReplicationFactor: 1\s", said)
+    assert re.search(rf"PartitionCount: 3\s+ReplicationFactor: {cluster.factor}\s", said)
     assert "segment.bytes=1048576" in said
     assert [int(number) for number in re.findall(r"Partition: (\d+)\s+Leader: \d+", said)] == [0, 1, 2]
     assert name in cluster.java(TOPICS, "--list").decode().split()
