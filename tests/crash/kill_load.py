@@ -31,6 +31,8 @@ CLIENT: dict[str, Any] = {
     "topic.metadata.refresh.interval.ms": 2000,
     "log_level": 2,
 }
+LOST_PLACE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
+"""What a consumer is told that shall go to an offset that there is not."""
 _CODECS = ("none", "lz4", "zstd", "snappy", "gzip")
 
 
@@ -50,6 +52,7 @@ class Plan:
     min_isr: int = 1
     acks: str = "all"
     """With anything but `all` producers are not idempotent either."""
+    segment_bytes: int = 1 << 30
 
 
 class Load:
@@ -165,8 +168,10 @@ class Load:
         try:
             while True:
                 for message in consumer.consume(500, timeout=0.1):
-                    quiet_since = time.monotonic()
-                    self._take(message, reads)
+                    if self._take(message, reads):
+                        quiet_since = time.monotonic()
+                    else:
+                        self._go_back(consumer, message, reads)
                 if self._stop_reading.is_set():
                     if ends is None:
                         ends = end_offsets(consumer, self._plan.partitions, self._plan.topic)
@@ -188,8 +193,8 @@ class Load:
             quiet_since = time.monotonic()
             while ends and time.monotonic() - quiet_since < STUCK_S:
                 for message in consumer.consume(10_000, timeout=0.2):
-                    quiet_since = time.monotonic()
-                    self._take(message, self.history.final)
+                    if self._take(message, self.history.final):
+                        quiet_since = time.monotonic()
                 for position in consumer.position(self._all()):
                     if position.offset >= ends.get(position.partition, 1 << 62):
                         del ends[position.partition]
@@ -201,17 +206,34 @@ class Load:
     def _all(self) -> list[TopicPartition]:
         return [TopicPartition(self._plan.topic, p) for p in range(self._plan.partitions)]
 
-    def _take(self, message: Message, reads: list[Read]) -> None:
+    def _take(self, message: Message, reads: list[Read]) -> bool:
+        """Take a record; return False for an error instead of one."""
         error = message.error()
         if error is not None:
             self._note_error(error)
-            if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            if error.code() in LOST_PLACE and self._plan.replicas == 1:
                 self.findings.append(f"reader: {error}")
-            return
+            return False
         partition, offset = message.partition(), message.offset()
         assert partition is not None
         assert offset is not None
         reads.append(Read(partition, offset, decode(message.value())))
+        return True
+
+    def _go_back(self, consumer: Consumer, message: Message, reads: list[Read]) -> None:
+        """Return to the reader's place after it was told that there is none.
+
+        One who was led elsewhere and does not know it yet (a process that stood still) may say so (design, invariant 3).
+        If the place is gone for good, the reader stays where it is, and that is a finding.
+        """
+        error, partition = message.error(), message.partition()
+        if error is None or error.code() not in LOST_PLACE or partition is None:
+            return
+        place = next((read.offset + 1 for read in reversed(reads) if read.partition == partition), 0)
+        try:
+            consumer.seek(TopicPartition(self._plan.topic, partition, place))
+        except KafkaException as refused:
+            self._note_error(refused.args[0])
 
     def _consumer(self) -> Consumer:
         consumer = Consumer(
@@ -277,7 +299,7 @@ def create_topic(bootstrap: str, partitions: int) -> None:
 def create_topic_of(bootstrap: str, plan: Plan) -> None:
     """Create the topic of a plan and wait for it."""
     admin = AdminClient({**CLIENT, "bootstrap.servers": bootstrap})
-    config = {"min.insync.replicas": str(plan.min_isr)}
+    config = {"min.insync.replicas": str(plan.min_isr), "segment.bytes": str(plan.segment_bytes)}
     topic = NewTopic(plan.topic, plan.partitions, plan.replicas, config=config)
     for future in admin.create_topics([topic], operation_timeout=30).values():
         future.result(30)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import random
-import sys
+import signal
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -241,10 +243,20 @@ def options_of(plan: NemesisPlan, more: list[str]) -> tuple[str, ...]:
     return ("--config", f"offsets.topic.num.partitions={plan.load.partitions}", *more)
 
 
-def finish(outcome: NemesisOutcome) -> int:
-    """Print the summary; return the exit status."""
-    print(outcome)  # noqa: T201 - the summary is what this program is for
-    return 0 if outcome.ok else 1
+def run_program(torment: Callable[[], NemesisOutcome]) -> None:
+    """Run to the end, print the summary and end the process: 0 when nothing was found.
+
+    SIGTERM undoes everything, as ctrl-C does. Clients' threads may go on for as long as they like after a failure: nobody
+    waits for them.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        outcome = torment()
+    except BaseException:  # noqa: BLE001 - whatever ended it, this is the end of the process
+        traceback.print_exc()
+        os._exit(2)
+    say(str(outcome))
+    os._exit(0 if outcome.ok else 1)
 
 
 def say(text: str) -> None:
@@ -252,7 +264,7 @@ def say(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - as above
 
 
-def main() -> int:
+def main() -> None:
     """Run from the command line."""
     logging.basicConfig(level=logging.CRITICAL)  # clients say what they cannot reach; it is in the counts
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -269,16 +281,20 @@ def main() -> int:
             say("SKIPPED full-disk: needs root, mkfs.ext4 and loop devices")
             plan = replace(plan, kinds=tuple(kind for kind in plan.kinds if kind != "full-disk"))
     say(f"seed {plan.load.seed}, faults {', '.join(plan.kinds)}")
-    with tempfile.TemporaryDirectory(prefix="strandline-nemesis-") as scratch:
-        root = arguments.data_dir or Path(scratch)
-        cluster = NemesisCluster(
-            root / "cluster",
-            brokers=plan.brokers,
-            options=options_of(plan, arguments.option),
-            volume_bytes=volume_bytes,
-        )
-        return finish(run(plan, cluster, root / "clients", say=say))
+
+    def torment() -> NemesisOutcome:
+        with tempfile.TemporaryDirectory(prefix="strandline-nemesis-") as scratch:
+            root = arguments.data_dir or Path(scratch)
+            cluster = NemesisCluster(
+                root / "cluster",
+                brokers=plan.brokers,
+                options=options_of(plan, arguments.option),
+                volume_bytes=volume_bytes,
+            )
+            return run(plan, cluster, root / "clients", say=say)
+
+    run_program(torment)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

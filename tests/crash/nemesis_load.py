@@ -48,6 +48,7 @@ class NemesisLoad:
             topic=TOPIC,
             replicas=plan.replicas,
             min_isr=plan.min_isr,
+            segment_bytes=1 << 20,
         )
         relaxed = replace(durable, topic=f"{TOPIC}-acks-1", producers=1, acks="1")
         for topic in (durable, relaxed):

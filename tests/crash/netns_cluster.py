@@ -11,12 +11,15 @@ import argparse
 import logging
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from tests.crash import netns
 from tests.crash.faults import Site
-from tests.crash.nemesis import TOPIC, add_arguments, finish, options_of, read_plan, run, say
+from tests.crash.nemesis import add_arguments, options_of, read_plan, run, run_program, say
 from tests.crash.nemesis_cluster import NemesisCluster, free_port
+from tests.crash.nemesis_load import TOPIC
+from tests.crash.nemesis_report import NemesisOutcome
 from tests.crash.netns import Netns
 from tests.crash.netns_dev import NetnsDev
 
@@ -46,7 +49,7 @@ class NetnsCluster(NemesisCluster):
         self.bootstrap = self._spec.bootstrap
 
 
-def main() -> int:
+def main() -> None:
     """Run from the command line."""
     logging.basicConfig(level=logging.CRITICAL)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -57,19 +60,22 @@ def main() -> int:
         parser.error("--faults full-disk: needs `python -m tests.crash.nemesis`")
     if not netns.available():
         say("SKIPPED: needs root, iproute2 and network namespaces")
-        return 0
+        return
     say(f"seed {plan.load.seed}, faults {', '.join(plan.kinds)}")
     options = [option for option in options_of(plan, arguments.option) if option != "--config"]
-    with (
-        tempfile.TemporaryDirectory(prefix="strandline-netns-") as scratch,
-        Netns(plan.brokers) as network,
-    ):
-        root = arguments.data_dir or Path(scratch)
-        cluster = NetnsCluster(root / "cluster", network, assignments=tuple(options))
-        return finish(
-            run(plan, cluster, root / "clients", say=say, make_site=lambda made: Site(made, TOPIC, network))
-        )
+
+    def torment() -> NemesisOutcome:
+        with (
+            tempfile.TemporaryDirectory(prefix="strandline-netns-") as scratch,
+            Netns(plan.brokers) as network,
+        ):
+            root = arguments.data_dir or Path(scratch)
+            cluster = NetnsCluster(root / "cluster", network, assignments=tuple(options))
+            site = partial(Site, topic=TOPIC, network=network)
+            return run(plan, cluster, root / "clients", say=say, make_site=site)
+
+    run_program(torment)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

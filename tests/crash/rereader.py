@@ -8,7 +8,7 @@ from collections import Counter
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from tests.crash.history import Read
-from tests.crash.kill_load import CLIENT, decode
+from tests.crash.kill_load import CLIENT, LOST_PLACE, decode
 from tests.crash.seen_records import ReadPass, SeenRecords
 
 WHOLE_PASS_RECORDS = 60_000
@@ -89,9 +89,9 @@ class Rereader:
             walk.take(Read(partition, offset, decode(message.value())))
         elif error.code() == KafkaError._PARTITION_EOF:
             at_end.add(partition)
-        elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            self.seen.found("reader lost its place", str(error))
-            at_end.add(partition)
+        elif error.code() in LOST_PLACE:
+            self._note(error)
+            at_end.add(partition)  # see `Load._go_back`; the next pass begins anew
         else:
             self._note(error)
 

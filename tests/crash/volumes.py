@@ -38,7 +38,6 @@ class Volume:
     def __init__(self, image: Path, mounted: Path, size: int) -> None:
         self.path = mounted
         self._filler = mounted / _KEPT / "filler"
-        self._image = image
         mounted.mkdir(parents=True, exist_ok=True)
         with image.open("wb") as file:
             file.truncate(size)
@@ -64,10 +63,9 @@ class Volume:
         self._filler.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Unmount, and remove the file behind it."""
+        """Unmount; the file behind it stays, for whoever wants to look at it."""
         self.free()
         _run("umount", "--lazy", str(self.path))
-        self._image.unlink(missing_ok=True)
 
 
 def wipe(directory: Path) -> None:
