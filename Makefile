@@ -69,6 +69,11 @@ crash: $(STAMP) ## 100 kill -9 under load, and 1,000 seeds of power loss
 storm: $(STAMP) ## 200 consumers join, leave and die for 10 minutes while the broker is killed
 	$(BIN)/python -m tests.crash.rebalance_storm --minutes 10 --consumers 200 --kills 3
 
+.PHONY: nemesis
+nemesis: $(STAMP) ## 10 minutes of random faults against three brokers [root: full disks, cut networks]
+	$(BIN)/python -m tests.crash.nemesis --minutes 7
+	$(BIN)/python -m tests.crash.netns_cluster --minutes 3
+
 .PHONY: fuzz
 fuzz: $(STAMP) ## coverage-guided fuzzing of every decoder, 60 s each [installs atheris]
 	$(BIN)/pip install --quiet --disable-pip-version-check atheris

@@ -60,6 +60,11 @@ class AiokafkaLoad:
         self._stop_reading.set()
         self._threads[1].join()
 
+    def abandon(self) -> None:
+        """Let everything end soon, without waiting for it."""
+        self._stop_producing.set()
+        self._stop_reading.set()
+
     def _guarded(self, run: Any) -> None:
         try:
             asyncio.run(run())

@@ -105,6 +105,7 @@ class GroupLoad:
     def abandon(self) -> None:
         """End everything at once, without a judgement."""
         self._stop.set()
+        self._producer.abandon()
         for process, _ in self._workers:
             process.kill()
             process.wait()

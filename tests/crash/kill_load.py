@@ -86,6 +86,11 @@ class Load:
         self._stop_reading.set()
         self._reader.join()
 
+    def abandon(self) -> None:
+        """Let everything end soon, without waiting for it."""
+        self._stop_producing.set()
+        self._stop_reading.set()
+
     def _guard(self, target: Any, number: int) -> None:
         try:
             target(number)
@@ -301,5 +306,5 @@ def create_topic_of(bootstrap: str, plan: Plan) -> None:
     admin = AdminClient({**CLIENT, "bootstrap.servers": bootstrap})
     config = {"min.insync.replicas": str(plan.min_isr), "segment.bytes": str(plan.segment_bytes)}
     topic = NewTopic(plan.topic, plan.partitions, plan.replicas, config=config)
-    for future in admin.create_topics([topic], operation_timeout=30).values():
-        future.result(30)
+    for future in admin.create_topics([topic], operation_timeout=30, request_timeout=STUCK_S).values():
+        future.result(STUCK_S)

@@ -86,7 +86,9 @@ class NemesisLoad:
         self._rereader.seen.check(self._durable.history.final)
 
     def abandon(self) -> None:
-        """End what would go on by itself after a failure of the harness."""
+        """Let everything end after a failure of the harness, without waiting for it."""
+        for part in (self._durable, self._relaxed, self._aiokafka, self._rereader):
+            part.abandon()
         if self._groups is not None:
             self._groups.abandon()
 

@@ -39,6 +39,10 @@ class Rereader:
         self._stop.set()
         self._thread.join()
 
+    def abandon(self) -> None:
+        """Let the pass end soon, without waiting for it."""
+        self._stop.set()
+
     def _run(self) -> None:
         while not self._stop.is_set():
             try:

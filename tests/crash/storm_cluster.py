@@ -208,6 +208,10 @@ class StormProducer:
         """Begin to produce."""
         self._thread.start()
 
+    def abandon(self) -> None:
+        """Produce no more, without waiting for anything."""
+        self._stop.set()
+
     def stop(self) -> None:
         """Wait until everything is acknowledged."""
         self._stop.set()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.crash.ack_watch import AckWatch
@@ -219,9 +221,7 @@ def test_a_whole_cluster_has_no_problems() -> None:
     assert _well().led_by(frozenset((0, 2)), "t") == set()
 
 
-def _change(**changes: object) -> Callable[[Snapshot], Snapshot]:
-    from dataclasses import replace
-
+def _change(**changes: Any) -> Callable[[Snapshot], Snapshot]:
     def change(snapshot: Snapshot) -> Snapshot:
         return replace(snapshot, partitions={PLACE: replace(snapshot.partitions[PLACE], **changes)})
 
