@@ -1,0 +1,57 @@
+"""What is checked when a schedule is over, beside what clients and probes found while it ran.
+
+`tests.crash.history` has the rules for records (lost, duplicated, reordered, skipped, one offset for two); here are those
+for committed offsets, which are registers, and for replicas, which must agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tests.crash.history import check
+from tests.simulation.journal import Commit, Committed, Journal
+
+
+def check_history(journal: Journal) -> None:
+    """Apply the rules of `tests.crash.history` to what clients saw and what the logs hold in the end."""
+    verdict = check(journal.history)
+    journal.counts["records sent"] = verdict.sent
+    journal.counts["records acked"] = verdict.acked
+    journal.counts["records in the logs"] = verdict.read
+    for example in verdict.examples:
+        rule, _, text = example.partition(": ")
+        journal.violation(rule, text)
+
+
+def check_offsets(journal: Journal) -> None:
+    """A group reads, of each partition, what was committed last, or something that was committed at the same time."""
+    for partition, reads in sorted(journal.committed.items()):
+        commits = journal.commits.get(partition, [])
+        for read in reads:
+            problem = _explain(read, commits)
+            if problem:
+                journal.violation("committed offset lost", f"{partition}: {problem}")
+
+
+def _explain(read: Committed, commits: Iterable[Commit]) -> str:
+    """Return why no order of the commits explains what was read, empty if one does."""
+    # Nothing committed is the value that was there before all commits.
+    candidates = [c for c in commits if c.offset == read.offset and c.started < read.ended]
+    if read.offset < 0:
+        candidates = [Commit(read.offset, 0.0, 0.0)]
+    if not candidates:
+        return f"read {read.offset} at {read.started:.3f}, which nobody committed"
+    newest = ""
+    for candidate in candidates:
+        overwritten = [
+            c
+            for c in commits
+            if c.ended is not None
+            and candidate.ended is not None
+            and c.started > candidate.ended
+            and c.ended < read.started
+        ]
+        if not overwritten:
+            return ""
+        newest = f"read {read.offset} at {read.started:.3f} after {overwritten[-1].offset} was committed"
+    return newest

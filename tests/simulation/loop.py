@@ -1,0 +1,229 @@
+"""A deterministic event loop on virtual time, and the processes that live on it.
+
+Who uses it: the simulator, its tests, and tests of single parts that want a minute to pass in a millisecond. Nothing here
+waits: when no callback is ready, the time of the next timer is now. A seed gives the order of timers that are due in the
+same instant; everything else is first come, first served.
+
+A `Process` is what a crash ends. Every callback runs in the context in which it was scheduled, and a context knows its
+process, so a dead process is one whose callbacks are dropped: no handler of it runs, no `finally`, no goodbye, just as
+after `kill -9`. What belongs to it is kept until the loop is closed, because collecting it would run code of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import heapq
+import random
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+# A coroutine that objects to its end survives one collection.
+_COLLECTIONS = 3
+
+
+class Deadlock(Exception):  # noqa: N818 - it names what happened
+    """Nothing is ready and nothing is scheduled, but the main task waits."""
+
+
+class OutOfTime(Exception):  # noqa: N818 - it names what happened
+    """The virtual time of the whole run is used up."""
+
+
+class Ending(Protocol):
+    """What is told of the end of a process: networks, disks."""
+
+    def process_ended(self, process: Process) -> None:
+        """Cut off everything that `process` held."""
+        ...
+
+
+class Process:
+    """Something that can be killed or paused as a whole. `name` is unique among the living."""
+
+    __slots__ = ("_endings", "alive", "backlog", "context", "kept", "loop", "name", "paused")
+
+    def __init__(self, loop: VirtualLoop, name: str) -> None:
+        self.loop = loop
+        self.name = name
+        self.alive = True
+        self.paused = False
+        self.backlog: list[asyncio.Handle] = []
+        self.kept: list[object] = []
+        self.context = contextvars.Context()
+        self.context.run(_process.set, self)
+        self._endings: list[Ending] = []
+
+    def __repr__(self) -> str:
+        state = "alive" if self.alive else "dead"
+        return f"<Process {self.name} {state}>"
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
+        """Run a coroutine as a task of this process."""
+        task = self.loop.create_task(work, name=name, context=self.context)
+        self.kept.append(task)
+        return task
+
+    def on_end(self, ending: Ending) -> None:
+        """Tell `ending` when this process is killed."""
+        self._endings.append(ending)
+
+    def kill(self) -> None:
+        """End it here and now: no callback of it runs any more."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.loop.graveyard.append((self, self.backlog))
+        self.backlog = []
+        for ending in self._endings:
+            ending.process_ended(self)
+
+    def pause(self) -> None:
+        """Stop it as SIGSTOP does: what becomes due waits."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Let everything that waited run, in its order."""
+        if self.paused:
+            self.paused = False
+            backlog, self.backlog = self.backlog, []
+            if self.alive:
+                self.loop.run_again(backlog)
+
+
+_process: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
+
+
+def current_process() -> Process | None:
+    """Return the process whose code runs now, None outside of all."""
+    return _process.get()
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """See the module. `limit_s` is the virtual time at which `OutOfTime` ends the run.
+
+    With a `rng` timers of one instant run in random order, otherwise in the order of their making.
+    """
+
+    def __init__(self, *, rng: random.Random | None = None, limit_s: float = 3600.0) -> None:
+        super().__init__()
+        self._now = 0.0
+        self._rng = rng
+        self._limit_s = limit_s
+        self._made = 0
+        self._heap: list[tuple[float, float, int, asyncio.TimerHandle]] = []
+        self.graveyard: list[object] = []
+        self.failures: list[dict[str, Any]] = []
+        """What reached the loop's exception handler: errors that nobody caught."""
+        self.steps = 0
+        self.set_exception_handler(lambda loop, context: self.failures.append(context))
+
+    def time(self) -> float:
+        """Return the virtual seconds since the loop was made."""
+        return self._now
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Schedule for a virtual time; one in the past is now."""
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._made += 1
+        tie = self._rng.random() if self._rng is not None else 0.0
+        heapq.heappush(self._heap, (max(when, self._now), tie, self._made, handle))
+        return handle
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """Schedule behind everything that is ready."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon  # there is one thread
+
+    def run_again(self, handles: list[asyncio.Handle]) -> None:
+        """Put handles that were held back where they can run."""
+        self._ready.extend(handles)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Leave it in the heap: it is dropped when its time comes."""
+
+    def _run_once(self) -> None:
+        ready = self._ready
+        if not ready:
+            heap = self._heap
+            while heap and heap[0][3]._cancelled:
+                heapq.heappop(heap)
+            if not heap:
+                raise Deadlock(f"at {self._now:.3f} s nothing is ready and nothing is scheduled")
+            self._now, _, _, timer = heapq.heappop(heap)
+            if self._now > self._limit_s:
+                raise OutOfTime(f"{self._limit_s} s are over")
+            ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            process = handle._context.get(_process)
+            if process is not None:
+                if not process.alive:
+                    continue
+                if process.paused:
+                    process.backlog.append(handle)
+                    continue
+            self.steps += 1
+            handle._run()
+
+    def _process_events(self, event_list: object) -> None:
+        raise AssertionError("there is no selector")
+
+    def _write_to_self(self) -> None:
+        """There is nobody to wake."""
+
+    def close(self) -> None:
+        """Forget everything that is scheduled."""
+        self._heap.clear()
+        super().close()
+
+
+def simulate(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]], loop: VirtualLoop) -> T:
+    """Run `main(loop)` to its end and close the loop. Raises Deadlock, OutOfTime, and what `main` raises.
+
+    The garbage collector sleeps meanwhile: what it finalizes, and when, would depend on more than the seed.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return loop.run_until_complete(main(loop))
+    finally:
+        _close(loop)
+        _collect_the_dead()
+        if collecting:
+            gc.enable()
+
+
+def _close(loop: VirtualLoop) -> None:
+    loop.set_exception_handler(lambda loop, context: None)
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+    loop.graveyard.clear()
+
+
+def _collect_the_dead() -> None:
+    """Collect what never ended: its coroutines object to ending now, which interests nobody."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    try:
+        for _ in range(_COLLECTIONS):
+            gc.collect()
+    finally:
+        sys.unraisablehook = hook
