@@ -13,11 +13,15 @@ from tests.simulation.seams import SimClock
 from tests.simulation.store import MemoryStore, StoreFaults, StorePath
 from tests.simulation.store_server import StoreServer
 
+from strandline_broker.cluster.store import Unavailable
 from strandline_broker.cluster.model import CLUSTER, TOPIC, PartitionSet, new_object
+from strandline_operator.controller import topics
 from strandline_operator.controller.loop import Controller
 
 if TYPE_CHECKING:
     from tests.simulation.journal import Journal
+
+topics.MAX_SERVED_REPLICATION_FACTOR = 3
 
 BROKER_SETTINGS = {
     "lease_duration_ms": "4000",
@@ -26,6 +30,8 @@ BROKER_SETTINGS = {
     "group_initial_rebalance_delay_ms": "300",
     "replica_high_watermark_checkpoint_interval_ms": "2000",
     "log_retention_check_interval_ms": "5000",
+    "replica_lag_time_max_ms": "2000",
+    "shutdown_timeout_ms": "5000",
 }
 
 
@@ -119,18 +125,25 @@ class Cluster:
         """Return a client of the store that nothing gets in the way of."""
         return MemoryStore(self.server)
 
+    def set_store_away(self, *, away: bool) -> None:
+        """Let the store go or come back; watches end when it goes."""
+        self.store_faults.away = away
+        if away:
+            for store in self.stores.values():
+                store.end_watches(Unavailable("the cluster store is away"))
+
     def process_ended(self, node: Node) -> None:
-        """Tell the controllers, if there is somebody who does."""
+        """Tell the controllers, if there is somebody who does: a kubelet knows before it starts a successor."""
         if self.tells_of_ends:
             for host in self.controllers:
-                if host.process is not None and host.controller is not None:
-                    self.loop.call_later(
-                        0.05, host.controller.process_ended, node.id, context=host.process.context
+                if host.process is not None and host.controller is not None and not host.process.paused:
+                    self.loop.call_soon(
+                        host.controller.process_ended, node.id, context=host.process.context
                     )
 
-    async def create(self, replicas: int, config: dict[str, str]) -> None:
+    async def create(self, replicas: int, config: dict[str, str], *, flush: str = "Fsync") -> None:
         """Make the Cluster object."""
-        spec = {"replicas": replicas, "config": config}
+        spec = {"replicas": replicas, "config": config, "flush": flush}
         await self.admin_store().create(CLUSTER, new_object(CLUSTER, self.name, spec))
 
     async def create_topic(self, name: str, partitions: int, replicas: int, config: dict[str, str]) -> None:

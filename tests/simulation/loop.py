@@ -22,6 +22,8 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
+# Time passes between any two timers, as it does in life: a wait that a rounding made too short must not last for ever.
+_TICK_S = 1e-6
 # A coroutine that objects to its end survives one collection.
 _COLLECTIONS = 3
 
@@ -133,11 +135,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Schedule for a virtual time; one in the past is now."""
+        """Schedule for a virtual time; one in the past is now, or as soon as time allows."""
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         self._made += 1
         tie = self._rng.random() if self._rng is not None else 0.0
-        heapq.heappush(self._heap, (max(when, self._now), tie, self._made, handle))
+        heapq.heappush(self._heap, (max(when, self._now + _TICK_S), tie, self._made, handle))
         return handle
 
     def call_soon(
@@ -206,7 +208,6 @@ def simulate(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]], loop: Virtua
         return loop.run_until_complete(main(loop))
     finally:
         _close(loop)
-        _collect_the_dead()
         if collecting:
             gc.enable()
 
@@ -219,8 +220,11 @@ def _close(loop: VirtualLoop) -> None:
     loop.graveyard.clear()
 
 
-def _collect_the_dead() -> None:
-    """Collect what never ended: its coroutines object to ending now, which interests nobody."""
+def collect_the_dead() -> None:
+    """Collect what never ended: its coroutines object to ending now, which interests nobody.
+
+    Call it after `simulate` once nothing refers to that world any more; otherwise the interpreter does it, noisily.
+    """
     hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
     try:
         for _ in range(_COLLECTIONS):

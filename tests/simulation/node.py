@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.journal import Journal
 from tests.simulation.loop import Process, VirtualLoop
+from tests.simulation.peers import SimPeers
 from tests.simulation.seams import SimClock, SimThreads
 
 from strandline_broker.log.identity import IdentityError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
 PORT = 9092
+PEER_PORT = 19092
 RESTART_S = 1.0
 _STOP_TIMEOUT_S = 30.0
 
@@ -55,6 +57,8 @@ class Node:
         self.lives = 0
         self.broker: Broker | None = None
         self.process: Process | None = None
+        self.stopping = False
+        """Whether a clean stop is under way."""
         self.clean_stop = False
         """Whether the last life ended in a clean stop."""
 
@@ -85,7 +89,10 @@ class Node:
             "cluster_name": cluster.name,
             "data_dir": "/simulated",
             "store": "sqlite::memory:",
-            "listeners": f"PLAINTEXT://{self.host}:{PORT}",
+            "listeners": f"PLAINTEXT://{self.host}:{PORT},BROKERS://{self.host}:{PEER_PORT}",
+            "listener_security_protocol_map": "BROKERS:PLAINTEXT",
+            "inter_broker_listener_name": "BROKERS",
+            "inter_broker_token_file": "not used: connections between brokers come from `peers`",
             **cluster.broker_settings,
         }
         broker = Broker(
@@ -98,6 +105,7 @@ class Node:
             threads=SimThreads(self.loop, self.speed.draw),
             boot_id=f"{self.host}-boot-{self.boot}",
             on_lost=self._lost,
+            peers=SimPeers(cluster.network.of(self.host), self.host),
         )
         self.broker = broker
         try:
@@ -155,7 +163,7 @@ class Node:
         self.journal.event(f"{process.name} ends")
         process.kept.append(self.broker)
         self.broker = None
-        self.clean_stop = False
+        self.clean_stop = self.stopping = False
         process.kill()
         self.cluster.process_ended(self)
         return True
@@ -168,6 +176,7 @@ class Node:
         if not broker.ready:
             self.kill()
             return
+        self.stopping = True
         stopping = process.spawn(broker.stop(), "stop")
         await asyncio.wait([stopping], timeout=_STOP_TIMEOUT_S)
         if self.process is not process:

@@ -1,0 +1,248 @@
+"""One schedule from its start to its verdict.
+
+    cluster up -> clients work while the steps of the schedule happen -> everything is healed -> everything has to become
+    healthy and finish within bounded virtual time -> what was seen is checked against what is there
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.crash.history import Read
+from tests.simulation.admin import Admin
+from tests.simulation.checkers import check_history, check_offsets
+from tests.simulation.client import SimClient
+from tests.simulation.cluster import Cluster
+from tests.simulation.consumer import Consumer
+from tests.simulation.faults import Faults
+from tests.simulation.group import GroupMember
+from tests.simulation.journal import Journal, TopicPartition, Violation, parse_value
+from tests.simulation.loop import Deadlock, OutOfTime, Process, VirtualLoop, collect_the_dead, simulate
+from tests.simulation.probes import Probes, read_batches
+from tests.simulation.producer import CarelessProducer, IdempotentProducer, Lane
+from tests.simulation.schedule import DURATION_S, Schedule
+
+from strandline_broker.replica.partition import Partition
+from strandline_broker.seams.sim_disk import PowerLoss
+from strandline_broker.wire.batch import iter_records
+
+HEALTHY_WITHIN_S = 90.0
+_LOOK_S = 0.5
+_START_TIMEOUT_S = 30.0
+
+
+@dataclass
+class Verdict:
+    """What came of one schedule."""
+
+    seed: int
+    violations: list[Violation]
+    counts: Counter[str]
+    digest: str
+    virtual_s: float
+    events: list[str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing contradicts the rules."""
+        return not self.violations
+
+
+def run_schedule(schedule: Schedule, *, show: Callable[[str], None] | None = None) -> Verdict:
+    """Run one schedule. With `show` every event is shown as it happens."""
+    try:
+        return _run(schedule, show)
+    finally:
+        collect_the_dead()
+
+
+def _run(schedule: Schedule, show: Callable[[str], None] | None) -> Verdict:
+    loop = VirtualLoop(rng=random.Random(f"loop {schedule.seed}"), limit_s=1_000.0)
+    journal = Journal(loop.time, show)
+    simulation = Simulation(loop, journal, schedule)
+    disabled = logging.root.manager.disable
+    if show is None:
+        logging.disable(logging.CRITICAL)
+    try:
+        simulate(simulation.run, loop)
+    except (Deadlock, OutOfTime) as error:
+        journal.violation("stuck", f"{type(error).__name__}: {error}")
+    finally:
+        logging.disable(disabled)
+    for context in loop.failures:
+        error = context.get("exception")
+        if not isinstance(error, PowerLoss):
+            journal.violation("unhandled error", f"{context.get('message')}: {error!r}")
+    return Verdict(
+        schedule.seed, journal.violations, journal.counts, journal.digest(), loop.time(), journal.events
+    )
+
+
+class Simulation:
+    """The parts of one run."""
+
+    def __init__(self, loop: VirtualLoop, journal: Journal, schedule: Schedule) -> None:
+        self.loop = loop
+        self.journal = journal
+        self.schedule = schedule
+        self.rng = random.Random(f"world {schedule.seed}")
+        self.clients: list[SimClient] = []
+        self.producers: list[IdempotentProducer] = []
+        self.consumers: list[Consumer] = []
+        self.members: list[GroupMember] = []
+
+    async def run(self, loop: VirtualLoop) -> None:
+        """Run everything; findings go to the journal."""
+        schedule = self.schedule
+        self.cluster = Cluster(loop, self.journal, self.rng, brokers=3)
+        self.cluster.broker_settings |= {"flush": schedule.flush, **schedule.settings}
+        self.probes = Probes(self.cluster)
+        with self.probes.installed():
+            await self._start()
+            faults = Faults(
+                self.cluster, Admin(self._client("admin")), self.probes, [c.name for c in self.clients]
+            )
+            steps = loop.create_task(faults.run(schedule.steps))
+            await asyncio.sleep(DURATION_S - loop.time())
+            await steps
+            await faults.heal()
+            for error in faults.failures():
+                self.journal.violation("broken simulator", repr(error))
+            for client in self.clients:
+                client.stopping = True
+            await self._become_healthy()
+            self._finish()
+            self.cluster.end_all()
+            for client in self.clients:
+                client.process.kill()
+        check_history(self.journal)
+        check_offsets(self.journal)
+
+    # -- the beginning -------------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        cluster, schedule = self.cluster, self.schedule
+        await cluster.create(3, {"offsets.topic.num.partitions": "1"}, flush=schedule.flush)
+        for topic in schedule.topics:
+            await cluster.create_topic(topic.name, topic.partitions, 3, topic.config)
+        for node in cluster.nodes:
+            node.start()
+        cluster.controllers[0].start()
+        partitions = [(topic.name, index) for topic in schedule.topics for index in range(topic.partitions)]
+        for number in range(schedule.producers):
+            client = self._client(f"producer-{number}")
+            lanes = [
+                Lane(partition, schedule.interval_s, self.rng.choice((1, 2, 5)))
+                for partition in partitions
+                if self.rng.random() < 0.8
+            ]
+            producer = IdempotentProducer(client, lanes)
+            self.producers.append(producer)
+            client.process.spawn(producer.run())
+        client = self._client("careless")
+        client.process.spawn(CarelessProducer(client, partitions, 1.0).run())
+        for number in range(schedule.consumers):
+            client = self._client(f"consumer-{number}")
+            consumer = Consumer(client, partitions, seek_chance=0.03)
+            self.consumers.append(consumer)
+            client.process.spawn(consumer.run())
+        first = schedule.topics[0]
+        grouped = [(first.name, index) for index in range(first.partitions)]
+        for number in range(schedule.members):
+            client = self._client(f"member-{number}")
+            member = GroupMember(client, "group", grouped)
+            self.members.append(member)
+            client.process.spawn(member.run())
+
+    def _client(self, name: str) -> SimClient:
+        process = Process(self.loop, name)
+        process.on_end(self.cluster.network)
+        client = SimClient(
+            name,
+            process=process,
+            network=self.cluster.network.of(name),
+            journal=self.journal,
+            rng=random.Random(self.rng.random()),
+            bootstrap=self.cluster.bootstrap,
+        )
+        self.clients.append(client)
+        return client
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    async def _become_healthy(self) -> None:
+        deadline = self.loop.time() + HEALTHY_WITHIN_S
+        while True:
+            missing = self._missing()
+            if not missing:
+                self.journal.event("-- healthy")
+                return
+            if self.loop.time() >= deadline:
+                for what in missing[:5]:
+                    self.journal.violation("stuck", what)
+                return
+            await asyncio.sleep(_LOOK_S)
+
+    def _missing(self) -> list[str]:
+        """Return what keeps the cluster from being healthy and its clients from being done."""
+        missing = [f"{node.host} is not up" for node in self.cluster.nodes if not node.ready]
+        if missing:
+            return missing
+        for slice_ in self.cluster.partition_sets():
+            for index, state in enumerate(slice_.partitions):
+                name = f"{slice_.topic_name}-{index}"
+                if state.leader < 0:
+                    missing.append(f"{name} has no leader")
+                elif sorted(state.isr_ids) != sorted(state.replicas):
+                    missing.append(f"{name}: ISR {state.isr_ids} of {state.replicas}")
+                elif state.adding or state.removing:
+                    missing.append(f"{name} is being reassigned")
+        missing += [text for producer in self.producers for text in producer.stuck]
+        if missing:
+            return missing
+        for partition in self._partitions():
+            leader = self._leader(partition)
+            if leader is None:
+                missing.append(f"nobody leads {partition}")
+                continue
+            if leader.high_watermark != leader.log.end_offset:
+                missing.append(f"{partition}: {leader.high_watermark} of {leader.log.end_offset} are committed")
+            for consumer in self.consumers:
+                position = consumer.follower.positions.get(partition)
+                if position is not None and position.offset < leader.high_watermark:
+                    missing.append(
+                        f"{consumer.client.name} is at {position.offset} of {leader.high_watermark} in {partition}"
+                    )
+            if partition[0] == self.schedule.topics[0].name and self.members:
+                acked = [c.offset for c in self.journal.commits[partition] if c.ended is not None]
+                if leader.high_watermark and max(acked, default=0) < leader.high_watermark:
+                    missing.append(f"the group committed {max(acked, default=0)} of {leader.high_watermark} in {partition}")
+        return missing
+
+    def _partitions(self) -> list[TopicPartition]:
+        return [(topic.name, index) for topic in self.schedule.topics for index in range(topic.partitions)]
+
+    def _leader(self, partition: TopicPartition) -> Partition | None:
+        for node in self.cluster.nodes:
+            if node.broker is not None:
+                found = node.broker.replicas.find(*partition)
+                if found is not None and found.is_leader:
+                    return found
+        return None
+
+    def _finish(self) -> None:
+        """Read everything that is there, and compare the replicas."""
+        self.probes.compare_all()
+        final = self.journal.history.final
+        for partition, number in self.journal.partitions.items():
+            leader = self._leader(partition)
+            if leader is None:
+                continue
+            for batch in read_batches(leader, leader.high_watermark).values():
+                for record in iter_records(batch):
+                    final.append(Read(number, record.offset, parse_value(record.value or b"")))
