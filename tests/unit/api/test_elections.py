@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -157,7 +158,7 @@ MOVING = replace(led(1, 0, leader=0, isr=(0,)), adding=(1,), removing=(0,))
 
 async def reassign(
     fake: FakeBroker,
-    targets: dict[tuple[str, int], tuple[int, ...] | None],
+    targets: Mapping[tuple[str, int], tuple[int, ...] | None],
     *,
     version: int = 1,
     **fields: Any,
