@@ -325,14 +325,11 @@ class BrokerMoves:
         wiped = self._with_new_generation(crashed)._replace(log=(), synced=0, view=NO_VIEW)
         yield Start(f"broker {number} loses its volume and starts with an empty one", wiped, clean=False)
         yield from self._damaged(broker, crashed)
-        stopped = crashed._replace(synced=0 if self.bounds.flush_replicated else len(broker.log))
-        yield Start(f"broker {number} stops cleanly and starts", self._reconsider(stopped), clean=True)
+        # A clean stop differs from a sync and a crash only where a leader resumes its epoch.
         if broker.leads:
-            yield Start(
-                f"broker {number} stops cleanly, starts, and resumes its epoch",
-                self._resumed(broker, stopped),
-                clean=True,
-            )
+            stopped = crashed._replace(synced=0 if self.bounds.flush_replicated else len(broker.log))
+            label = f"broker {number} stops cleanly, starts, and resumes its epoch"
+            yield Start(label, self._resumed(broker, stopped), clean=True)
 
     def _started(self, broker: Broker, started: Broker, label: str) -> Iterator[Start]:
         """Yield the starts after one crash."""

@@ -17,7 +17,7 @@ class Bounds:
     """How much may happen. The number of ISR changes is not bounded: partition epochs only ever count as same or older.
 
     - `epochs`: leader epochs are below it. `log_length`: no log grows beyond it.
-    - `crashes`: unclean restarts and lost volumes, together; `clean_restarts`: the others.
+    - `crashes`: unclean restarts and lost volumes, together; `clean_restarts`: those of leaders that resume their epoch.
     - `writes_in_flight`: ISR changes sent and not yet landed.
     - `late_fetches`: one replica fetch may be under way while its sender crashes, and arrive in its next life.
     - `late_views`: a broker may learn of a leader epoch, and act in it, when the store is already in a later one.

@@ -86,7 +86,8 @@ class SharedMoves:
             and survivor[kept] == shared.acknowledged[kept]
         ):
             kept += 1
-        return stored._replace(acknowledged=shared.acknowledged[:kept])
+        epoch = self.partitions[decision.partition].leader_epoch
+        return stored._replace(acknowledged=shared.acknowledged[:kept], void_below=epoch)
 
     def decisions(self, partition: int, leases: Leases) -> list[Decision]:
         """Return the different writes that controllers may decide, with the simplest reason for each."""
@@ -190,8 +191,10 @@ class SharedMoves:
 
     # -- promises --
 
-    def acknowledge(self, shared: Shared, passed: Log) -> Shared:
-        """Return what is promised after a high watermark passed these records."""
+    def acknowledge(self, shared: Shared, passed: Log, epoch: int) -> Shared:
+        """Return what is promised after the high watermark of a leader in `epoch` passed these records."""
+        if epoch < shared.void_below:
+            return shared
         for offset, (old, new) in enumerate(zip(shared.acknowledged, passed, strict=False)):
             if old != new:
                 broken = f"{old} and then {new} were acknowledged, and seen, at offset {offset}"

@@ -91,7 +91,9 @@ class Shared(NamedTuple):
     leader's view is the stored state (its bit in `current`) and whether a write in flight can still land (it stands in
     `in_flight`); a write that cannot is forgotten. `leases[broker][incarnation - 1]` is the generation that each start
     put into its Lease. `former`: the last stored state of each earlier leader epoch. `acknowledged`: the records below
-    the highest high watermark that any leader ever had, seen by consumers. `broken`: why this state must not be.
+    the highest high watermark that any leader ever had, seen by consumers. `void_below`: the epoch of the last election
+    whose Event announced a possible loss; what a leader of an earlier epoch acknowledges after it is part of that loss.
+    `broken`: why this state must not be.
     """
 
     partition: int
@@ -103,6 +105,7 @@ class Shared(NamedTuple):
     clean_restarts: int
     former: tuple[int, ...] = ()
     late_fetch: Fetch | None = None
+    void_below: int = NO_EPOCH
     broken: str = ""
 
 

@@ -43,9 +43,10 @@ class Promise(NamedTuple):
 
 
 class Acknowledge(NamedTuple):
-    """Effect: a high watermark passed these records."""
+    """Effect: the high watermark of the leader in `epoch` passed these records."""
 
     passed: Log
+    epoch: int
 
 
 class Send(NamedTuple):
@@ -249,8 +250,8 @@ class World:
         shared, moves = self.shared[number], self._shared_moves
         after: Shared | None
         match self._effects[key >> BITS]:
-            case Acknowledge(passed):
-                after = moves.acknowledge(shared, passed)
+            case Acknowledge(passed, epoch):
+                after = moves.acknowledge(shared, passed, epoch)
             case Send(sender, target):
                 after = moves.attempt(shared, sender, target)
             case Begin(broker, generation, leads, clean, fetch):
@@ -280,7 +281,8 @@ class World:
         if advanced is not None:
             passed = advanced.log[: advanced.high_watermark]
             label = f"leader {number} moves its high watermark to {len(passed)}: acknowledges {texts(passed)}"
-            with_effect.append((label, self._delta(part, advanced), self._effect(Acknowledge(passed))))
+            acknowledge = Acknowledge(passed, self.partitions[broker.view].leader_epoch)
+            with_effect.append((label, self._delta(part, advanced), self._effect(acknowledge)))
         starts: tuple[list[Move], list[Move]] = ([], [])
         for start in moves.starts(broker):
             effect = Begin(number, start.broker.generation, start.broker.leads, start.clean, start.fetch)
