@@ -178,6 +178,8 @@ def run(
         load.start()
         nemesis = Nemesis(plan, site, load, outcome, say)
         try:
+            unwell = cluster.wait_until_well(WELL_S)
+            outcome.findings += [f"not well to begin with: {why}" for why in unwell]
             nemesis.run()
             say("the faults are over")
             healed_at = time.monotonic()

@@ -64,7 +64,11 @@ def run(spec: NetnsDev) -> int:
     assert program is not None, "iproute2 made the namespaces"
     for process in processes:
         namespace, address = spec.namespaces[process.broker_id], spec.addresses[process.broker_id]
-        command = [word.replace(spec.placeholder, address) for word in process.command]
+        command = [
+            # The second one is the listener between brokers.
+            word.replace(spec.placeholder, address).replace("://127.0.0.1:", f"://{address}:")
+            for word in process.command
+        ]
         process.command = [program, "netns", "exec", namespace, *command]
         process.start()
     try:
