@@ -283,13 +283,16 @@ def elect(site: Site, rng: random.Random) -> Fault | None:
 
 
 def reassign(site: Site, rng: random.Random) -> Fault | None:
-    """Give some partitions another order of replicas, and ask for the preferred leaders."""
+    """Give some partitions other replicas, or the same ones in another order, and ask for the preferred leaders.
+
+    Partitions really move only where there are more brokers than replicas.
+    """
     state, at = site.cluster.state(), time.monotonic()
     replicas = {p.partition: s.replicas for p, s in state.partitions.items() if p.topic == site.topic}
     if not replicas or all(len(of) < 2 for of in replicas.values()):
         return None
     chosen = frozenset(rng.sample(sorted(replicas), rng.randint(1, len(replicas))))
-    targets = {n: rng.sample(replicas[n], len(replicas[n])) for n in sorted(chosen)}
+    targets = {n: rng.sample(range(site.cluster.brokers), len(replicas[n])) for n in sorted(chosen)}
     answer = shuffle_replicas(site.cluster.bootstrap, site.topic, targets)
     elected = elect_preferred(site.cluster.bootstrap, site.topic)
     return Fault("reassign", f"{len(chosen)} partitions: {answer}, ElectLeaders: {elected}", chosen, at)
