@@ -156,7 +156,7 @@ def fetch_cached(broker: Broker, scale: Scale, suffix: str) -> Numbers:
             with segment.open("rb", buffering=0) as file, open("/dev/null", "wb") as sink:
                 shutil.copyfileobj(file, sink, 1 << 20)
     with cpu_of(broker) as use:
-        moved = load.fetch(broker.bootstrap, topic, PARTITIONS, scale.records)
+        moved = load.fetch(broker.bootstrap, topic, range(PARTITIONS), scale.records)
     return _per_gb(use, moved)
 
 

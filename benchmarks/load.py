@@ -106,7 +106,7 @@ def end_offsets(bootstrap: str, topic: str, partitions: Sequence[int]) -> list[i
         consumer.close()
 
 
-def fetch(bootstrap: str, topic: str, partitions: int, records: int) -> Moved:
+def fetch(bootstrap: str, topic: str, partitions: Sequence[int], records: int) -> Moved:
     """Read the first `records` records of a topic with librdkafka's default fetch sizes.
 
     Raises:
@@ -117,7 +117,7 @@ def fetch(bootstrap: str, topic: str, partitions: int, records: int) -> Moved:
     seen = value_bytes = 0
     began = time.perf_counter()
     try:
-        consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
         while seen < records:
             messages = consumer.consume(min(_CONSUME, records - seen), timeout=_IDLE_TIMEOUT_S)
             if not messages:

@@ -1,5 +1,7 @@
 """`python -m benchmarks.profile_hot`: where a broker's CPU time goes under one of the benchmark's loads.
 
+With `--role leader` or `follower` the load goes to three brokers at replication factor 3, to partitions that one leads.
+
 Samples the running broker with py-spy (`pip install py-spy`; attaching needs root or ptrace permission), so that
 nothing in the broker is slowed down or changed. Prints functions by their own time and by time with callees.
 """
@@ -14,13 +16,17 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import load, processes, raw_client, requests
-from benchmarks.experiments import CONNECTIONS, IN_FLIGHT, PARTITIONS
+from benchmarks.clusters import BROKERS, StrandlineCluster
+from benchmarks.experiments import IN_FLIGHT, PARTITIONS
 from benchmarks.kafka_jars import REPOSITORY
-from benchmarks.systems import HOST, Broker, Strandline
+from benchmarks.replicated import led_by_one
+from benchmarks.systems import HOST, Strandline
 
 _TOPIC = "profile"
 _RATE_HZ = 500
@@ -29,6 +35,16 @@ _RECORDS = 100_000  # per pass of a load; passes repeat until the sampling ends
 _REQUESTS = 20_000
 # Where threads wait for work: some kernels show them as running.
 _IDLE = ("_worker (concurrent/futures/thread.py", "EpollSelector.select (selectors.py")
+
+
+class _Target(NamedTuple):
+    """What is loaded, and the process that is sampled."""
+
+    bootstrap: str
+    port: int
+    """Of the broker that leads the partitions."""
+    partitions: list[int]
+    pid: int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,25 +57,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     base = REPOSITORY / ".cache"
     base.mkdir(exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="profile-", dir=base))
-    broker = Strandline(directory, options.flush)
+    start = _start_one if options.role == "alone" else _start_three
     try:
-        broker.prepare()
-        broker.start()
-        client = raw_client.RawClient(HOST, broker.port)
-        first = requests.batch(load.values()[:1], int(time.time() * 1000)).data
-        client.create_topic(_TOPIC.encode(), PARTITIONS)
-        client.await_writable(_TOPIC.encode(), range(PARTITIONS), first)
-        client.close()
-        stacks = _sample(sampler, broker, LOADS[options.load], options.seconds, native=options.native)
+        with start(directory, options.flush, options.role) as target:
+            output = directory / "stacks.txt"
+            stacks = _sample(
+                sampler, target, LOADS[options.load], options.seconds, output, native=options.native
+            )
     finally:
-        broker.stop()
         shutil.rmtree(directory, ignore_errors=True)
     _print(stacks, options.top)
     return 0
 
 
+@contextmanager
+def _start_one(directory: Path, flush: str, _role: str) -> Iterator[_Target]:
+    broker = Strandline(directory, flush)
+    try:
+        broker.prepare()
+        broker.start()
+        client = raw_client.RawClient(HOST, broker.port)
+        client.create_topic(_TOPIC.encode(), PARTITIONS)
+        client.close()
+        yield _writable(
+            _Target(broker.bootstrap, broker.port, list(range(PARTITIONS)), broker.broker_pids()[0])
+        )
+    finally:
+        broker.stop()
+
+
+@contextmanager
+def _start_three(directory: Path, flush: str, role: str) -> Iterator[_Target]:
+    cluster = StrandlineCluster(directory, "profiled", flush)
+    try:
+        cluster.start()
+        leader, partitions = led_by_one(cluster, _TOPIC, PARTITIONS)
+        pid = cluster.pids_of(leader if role == "leader" else (leader + 1) % BROKERS)[0]
+        numbers = [partition.number for partition in partitions]
+        yield _writable(_Target(cluster.bootstrap, cluster.port(leader), numbers, pid))
+    finally:
+        cluster.discard()
+
+
+def _writable(target: _Target) -> _Target:
+    """Wait until every partition takes a record."""
+    client = raw_client.RawClient(HOST, target.port)
+    try:
+        first = requests.batch(load.values()[:1], int(time.time() * 1000)).data
+        client.await_writable(_TOPIC.encode(), target.partitions, first)
+    finally:
+        client.close()
+    return target
+
+
 def _sample(
-    sampler: str, broker: Broker, run: Callable[[Broker], None], seconds: int, *, native: bool
+    sampler: str, target: _Target, run: Callable[[_Target], None], seconds: int, output: Path, *, native: bool
 ) -> Counter[tuple[str, ...]]:
     stop = threading.Event()
     failures: list[Exception] = []
@@ -67,15 +119,14 @@ def _sample(
     def keep_busy() -> None:
         try:
             while not stop.is_set():
-                run(broker)
+                run(target)
         except (load.LoadError, raw_client.RequestFailedError, OSError) as failed:
             failures.append(failed)
 
     busy = threading.Thread(target=keep_busy)
     busy.start()
     time.sleep(_WARM_UP_S)
-    output = broker.directory / "stacks.txt"
-    pid = broker.broker_pids()[0]
+    pid = target.pid
     before, began = processes.cpu_s([pid]), time.perf_counter()
     # fmt: off
     command = [sampler, "record", "--pid", str(pid), "--duration", str(seconds), "--rate", str(_RATE_HZ),
@@ -123,31 +174,31 @@ def _print(stacks: Counter[tuple[str, ...]], top: int) -> None:
             print(f"{count / total:7.1%}  {frame}")
 
 
-def _produce(batch_bytes: int) -> Callable[[Broker], None]:
-    def run(broker: Broker) -> None:
-        load.produce(broker.bootstrap, _TOPIC, range(PARTITIONS), _RECORDS, batch_bytes)
+def _produce(batch_bytes: int) -> Callable[[_Target], None]:
+    def run(target: _Target) -> None:
+        load.produce(target.bootstrap, _TOPIC, target.partitions, _RECORDS, batch_bytes)
 
     return run
 
 
-def _fetch(broker: Broker) -> None:
-    if sum(load.end_offsets(broker.bootstrap, _TOPIC, range(PARTITIONS))) < _RECORDS:
-        load.produce(broker.bootstrap, _TOPIC, range(PARTITIONS), _RECORDS, 1_000_000)
-    load.fetch(broker.bootstrap, _TOPIC, PARTITIONS, _RECORDS)
+def _fetch(target: _Target) -> None:
+    if sum(load.end_offsets(target.bootstrap, _TOPIC, target.partitions)) < _RECORDS:
+        load.produce(target.bootstrap, _TOPIC, target.partitions, _RECORDS, 1_000_000)
+    load.fetch(target.bootstrap, _TOPIC, target.partitions, _RECORDS)
 
 
-def _saturated(broker: Broker) -> None:
-    # fmt: off
-    raw_client.saturated(HOST, broker.port, _TOPIC.encode(), range(CONNECTIONS), load.values()[0],
-                         _REQUESTS, in_flight=IN_FLIGHT)
-    # fmt: on
+def _saturated(target: _Target) -> None:
+    value = load.values()[0]
+    raw_client.saturated(
+        HOST, target.port, _TOPIC.encode(), target.partitions, value, _REQUESTS, in_flight=IN_FLIGHT
+    )
 
 
-def _alone(broker: Broker) -> None:
-    raw_client.alone(HOST, broker.port, _TOPIC.encode(), range(PARTITIONS), load.values()[0], 2_000)
+def _alone(target: _Target) -> None:
+    raw_client.alone(HOST, target.port, _TOPIC.encode(), target.partitions, load.values()[0], 2_000)
 
 
-LOADS: dict[str, Callable[[Broker], None]] = {
+LOADS: dict[str, Callable[[_Target], None]] = {
     "produce-1mb": _produce(1_000_000),
     "produce-16kb": _produce(16_384),
     "fetch": _fetch,
@@ -159,6 +210,7 @@ LOADS: dict[str, Callable[[Broker], None]] = {
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile_hot", description=__doc__)
     parser.add_argument("load", choices=list(LOADS))
+    parser.add_argument("--role", default="alone", choices=["alone", "leader", "follower"])
     parser.add_argument("--flush", default="Replicated", choices=["Fsync", "Replicated"])
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--top", type=int, default=25)
