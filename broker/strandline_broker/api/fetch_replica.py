@@ -10,7 +10,7 @@ soon of either, although nothing is written.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from strandline_broker.api.support.fetch_rows import NO_RECORDS, NO_REPLICA, Row, encode_rows, error_row
 from strandline_broker.errors import ErrorCode, KafkaError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from strandline_broker.net.handler import Response
     from strandline_broker.replica.manager import ReplicaManager
     from strandline_broker.replica.partition import Partition
+    from strandline_broker.replica.throttle import ReplicationThrottle
     from strandline_broker.seams.clock import Clock
     from strandline_broker.seams.disk import FileSlice
     from strandline_broker.wire.fetch import FetchRequest
@@ -34,18 +35,6 @@ if TYPE_CHECKING:
 
 NEWS_MS = 50
 """So long may a follower lag behind a high watermark that moved without new data."""
-
-
-class LeaderThrottle(Protocol):
-    """Bounds the bytes sent to followers that are not in sync (`leader.replication.throttled.rate`)."""
-
-    def allows(self, partition: Partition, replica_id: int) -> bool:
-        """Say whether records of this partition may be sent to the replica now."""
-        ...
-
-    def sent(self, partition: Partition, replica_id: int, byte_count: int) -> None:
-        """Count bytes sent."""
-        ...
 
 
 class ReplicaFetchOperation(Pending):
@@ -112,7 +101,7 @@ class ReplicaFetchHandler:
         *,
         max_bytes: int,
         may_join: Callable[[], None],
-        throttle: LeaderThrottle | None = None,
+        throttle: ReplicationThrottle | None = None,
     ) -> None:
         self._replicas = replicas
         self._view = view
@@ -135,16 +124,19 @@ class ReplicaFetchHandler:
             session, targets = self._sessions.open(request, version, self._clock.monotonic())
         except KafkaError as error:
             return encode_fetch_response(version, correlation_id, int(error.code), 0, [])
-        topics, byte_count, must_answer = self._read(request, session, targets, arrived=True)
+        held_back: dict[Partition, float] = {}
+        topics, byte_count, must_answer = self._read(request, session, targets, held_back, arrived=True)
         if byte_count or must_answer or request.max_wait_ms <= 0 or not targets:
             return encode_rows(self._view, connection, version, correlation_id, session, topics)
         operation = ReplicaFetchOperation(self, connection, header, request, session, targets)
         operation.short = bool(topics) or len(targets) < self._replicas.followed_by(request.replica_id)
         self._parked[connection] = operation
         for partition in self._partitions(operation):
-            partition.replica_waiters[operation] = None
+            if partition not in held_back:
+                partition.replica_waiters[operation] = None
         wait_ms = min(request.max_wait_ms, NEWS_MS) if operation.short else request.max_wait_ms
-        operation.timer = self._loop.call_later(wait_ms / 1000, self._answer, operation)
+        wait_s = min(wait_ms / 1000, *held_back.values()) if held_back else wait_ms / 1000
+        operation.timer = self._loop.call_later(wait_s, self._answer, operation)
         return operation
 
     def ready(self, operation: ReplicaFetchOperation) -> None:
@@ -170,7 +162,7 @@ class ReplicaFetchHandler:
         if self._parked.get(operation.connection) is not operation:
             return
         self._unpark(operation)
-        topics, _, _ = self._read(operation.request, operation.session, operation.targets, arrived=False)
+        topics, _, _ = self._read(operation.request, operation.session, operation.targets, {}, arrived=False)
         operation.complete(
             encode_rows(
                 self._view,
@@ -204,12 +196,14 @@ class ReplicaFetchHandler:
         request: FetchRequest,
         session: FetchSession | None,
         targets: list[FetchTarget],
+        held_back: dict[Partition, float],
         *,
         arrived: bool,
     ) -> tuple[dict[TopicKey, list[Row]], int, bool]:
         """Return response rows by topic, bytes of records, and whether an error or divergence forbids waiting.
 
         `arrived`: the fetch is new, and counts as the follower's word; it must not count again when it is answered.
+        `held_back` gets the partitions whose records a throttle keeps from the follower, and for how many seconds.
         """
         left = min(request.max_bytes, self._max_bytes)
         topics: dict[TopicKey, list[Row]] = {}
@@ -235,9 +229,11 @@ class ReplicaFetchHandler:
                         target.log_start_offset,
                         now,
                     )
-                found = self._records(
-                    partition, request.replica_id, target, left, min_one_batch=byte_count == 0
-                )
+                found = None
+                if (wait_s := self._throttled_s(partition, target, request.replica_id, now)) > 0:
+                    held_back[partition] = wait_s
+                elif left > 0:
+                    found = self._records(partition, target, left, now, min_one_batch=byte_count == 0)
                 if found is not None:
                     left -= found.length
                     byte_count += found.length
@@ -270,20 +266,26 @@ class ReplicaFetchHandler:
             self._may_join()
         return topics, byte_count, must_answer
 
+    def _throttled_s(self, partition: Partition, target: FetchTarget, replica_id: int, now: float) -> float:
+        """Return for how long records must not be sent to a follower that is not in sync; 0 for not at all (KIP-73)."""
+        throttle, leadership = self._throttle, partition.leadership
+        if throttle is None or throttle.rate is None or leadership is None:
+            return 0.0
+        if target.fetch_offset == partition.log.end_offset or replica_id in leadership.state.isr_ids:
+            return 0.0
+        return throttle.wait_s(partition.topic, partition.index, now)
+
     def _records(
-        self, partition: Partition, replica_id: int, target: FetchTarget, left: int, *, min_one_batch: bool
+        self, partition: Partition, target: FetchTarget, left: int, now: float, *, min_one_batch: bool
     ) -> FileSlice | None:
-        """Return what the follower lacks, as far as there is room and no throttle. Raises KafkaError."""
-        if left <= 0 or target.fetch_offset == partition.log.end_offset:
-            return None
-        throttle = self._throttle
-        if throttle is not None and not throttle.allows(partition, replica_id):
+        """Return what the follower lacks, as far as there is room. Raises KafkaError."""
+        if target.fetch_offset == partition.log.end_offset:
             return None
         found = partition.read_for_follower(
             target.fetch_offset, min(left, target.max_bytes), min_one_batch=min_one_batch
         )
-        if found is not None and throttle is not None:
-            throttle.sent(partition, replica_id, found.length)
+        if found is not None and self._throttle is not None:
+            self._throttle.passed(partition.topic, partition.index, found.length, now)
         return found
 
     @staticmethod

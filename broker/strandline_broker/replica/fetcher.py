@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from strandline_broker.cluster.backoff import Backoff
 from strandline_broker.errors import ErrorCode, KafkaError
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from strandline_broker.peers.contract import PeerConnection
     from strandline_broker.replica.follower_session import PartitionKey
     from strandline_broker.replica.partition import Partition
+    from strandline_broker.replica.throttle import ReplicationThrottle
     from strandline_broker.seams.clock import Clock
     from strandline_broker.wire.fetch import FetchPartition
     from strandline_broker.wire.fetch_client import FetchedPartition
@@ -74,18 +75,6 @@ class FetchSettings(NamedTuple):
     backoff_s: float = 1.0
 
 
-class Throttle(Protocol):
-    """Bounds the bytes that are copied for throttled partitions (`follower.replication.throttled.rate`)."""
-
-    def delay_s(self, partition: Partition) -> float:
-        """Return for how long this partition must not be fetched; 0 for now."""
-        ...
-
-    def copied(self, partition: Partition, byte_count: int) -> None:
-        """Count bytes that came for a partition."""
-        ...
-
-
 class _Followed:
     """One partition that is followed in one epoch."""
 
@@ -108,7 +97,7 @@ class _Followed:
         self.delayed_until = 0.0
         self.requested = False
         """Whether an answer may speak of this partition in this epoch: it was asked for."""
-        self.leader_high_watermark = 0
+        self.leader_high_watermark = -1
         self.leader_log_start = 0
 
 
@@ -123,7 +112,7 @@ class LeaderFetcher:
         connect: Callable[[int], Awaitable[PeerConnection]],
         request_sync: Callable[[Partition], None],
         settings: FetchSettings,
-        throttle: Throttle | None,
+        throttle: ReplicationThrottle | None,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         rng: random.Random,
@@ -264,6 +253,8 @@ class LeaderFetcher:
             if log.failed:
                 self._delay(one, self._settings.backoff_s)
                 continue
+            if self._hold_back(one):
+                continue
             one.requested = True
             entries[key] = (key[1], one.epoch, log.end_offset, log.last_epoch, log.start_offset, max_bytes)
         return entries
@@ -299,6 +290,16 @@ class LeaderFetcher:
         self._delayed[one.key] = None
         self._changed.pop(one.key, None)
         self._dropped[one.key] = None
+
+    def _hold_back(self, one: _Followed) -> bool:
+        """Put a throttled partition off that lacks something of its leader's, as long as its share is used up."""
+        partition = one.partition
+        if self._throttle is None or 0 <= one.leader_high_watermark <= partition.log.end_offset:
+            return False
+        wait_s = self._throttle.wait_s(partition.topic, partition.index, self._clock.monotonic())
+        if wait_s > 0:
+            self._delay(one, wait_s)
+        return wait_s > 0
 
     def _take_back_delayed(self) -> int:
         """Ask again for partitions whose delay is over; return the longest wait (ms) that suits the others."""
@@ -345,7 +346,8 @@ class LeaderFetcher:
                 if len(row.records):
                     partition.append_from_leader(row.records, self._clock.now_ms())
                     if self._throttle is not None:
-                        self._throttle.copied(partition, len(row.records))
+                        now = self._clock.monotonic()
+                        self._throttle.passed(partition.topic, partition.index, len(row.records), now)
                 one.leader_high_watermark = row.high_watermark
                 one.leader_log_start = row.log_start_offset
                 if partition.wants_sync:
@@ -358,8 +360,7 @@ class LeaderFetcher:
             self._delay(one, self._settings.backoff_s)
             return
         one.backoff.reset()
-        if self._throttle is not None and (delay_s := self._throttle.delay_s(partition)) > 0:
-            self._delay(one, delay_s)
+        self._hold_back(one)
 
     def _refused(self, one: _Followed, code: ErrorCode, row: FetchedPartition) -> None:
         partition = one.partition

@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from strandline_broker.peers.contract import PeerConnection, PeerError, Peers
-from strandline_broker.replica.fetcher import FetchSettings, LeaderFetcher, Throttle
+from strandline_broker.replica.fetcher import FetchSettings, LeaderFetcher
 
 if TYPE_CHECKING:
     import random
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from strandline_broker.cluster.view import ClusterView
     from strandline_broker.replica.follower_session import PartitionKey
     from strandline_broker.replica.partition import Partition
+    from strandline_broker.replica.throttle import ReplicationThrottle
     from strandline_broker.seams.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Fetchers:
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         rng: random.Random,
-        throttle: Throttle | None = None,
+        throttle: ReplicationThrottle | None = None,
     ) -> None:
         self._own = own
         self._peers = peers

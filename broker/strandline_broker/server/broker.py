@@ -44,7 +44,7 @@ from strandline_broker.server.inter_broker import (
     warn_once_others_appear,
 )
 from strandline_broker.server.producer_ids import ProducerIds
-from strandline_broker.server.replication import Replication, load_attempts, make_fetchers
+from strandline_broker.server.replication import Replication, Throttles, load_attempts, make_fetchers
 from strandline_broker.server.volume import Volume
 
 if TYPE_CHECKING:
@@ -157,7 +157,9 @@ class Broker:
         self._spawn(self.view.run())
         await self._hear_of_cluster(knows_cluster)
         await self._listen()
-        self._dynamic_config = DynamicConfig(config, self.server, self.logs)
+        self._dynamic_config = DynamicConfig(
+            config, self.server, self.logs, self.replication.throttles, self.clock
+        )
         self._dynamic_config.apply(self.view.state)
         self.lease_keeper = LeaseKeeper(
             self.store,
@@ -182,9 +184,11 @@ class Broker:
         config, volume = self.config, self._volume
         own = ReplicaRef(config.broker_id, volume.identity.generation)
         attempts = load_attempts(self._disk)
+        throttles = Throttles.make(config.broker_id, self.view)
         fetchers = make_fetchers(
             config,
             own,
+            throttle=throttles.follower,
             peers=self._peers,
             view=self.view,
             clock=self.clock,
@@ -209,6 +213,7 @@ class Broker:
             config,
             replicas=self.replicas,
             fetchers=fetchers,
+            throttles=throttles,
             view=self.view,
             store=self.store,
             disk=self._disk,

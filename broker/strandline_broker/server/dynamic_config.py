@@ -7,12 +7,15 @@ import logging
 from typing import TYPE_CHECKING
 
 from strandline_broker.cluster.broker_config import for_broker
+from strandline_broker.replica.throttle import FOLLOWER_RATE, LEADER_RATE
 
 if TYPE_CHECKING:
     from strandline_broker.cluster.model import ClusterState
     from strandline_broker.log.manager import LogManager
     from strandline_broker.net.server import Server
+    from strandline_broker.seams.clock import Clock
     from strandline_broker.server.config import BrokerConfig
+    from strandline_broker.server.replication import Throttles
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +23,9 @@ logger = logging.getLogger(__name__)
 class DynamicConfig:
     """Applies what `ClusterState.brokerConfigs` says to the parts of one broker; what is not set is as configured."""
 
-    def __init__(self, config: BrokerConfig, server: Server, logs: LogManager) -> None:
+    def __init__(
+        self, config: BrokerConfig, server: Server, logs: LogManager, throttles: Throttles, clock: Clock
+    ) -> None:
         self._broker_id = config.broker_id
         self._configured = {
             "max.connections": config.max_connections,
@@ -29,6 +34,8 @@ class DynamicConfig:
         }
         self._server = server
         self._logs = logs
+        self._clock = clock
+        self._throttles = {LEADER_RATE: throttles.leader, FOLLOWER_RATE: throttles.follower}
         self._applied: dict[str, str] = {}
 
     def apply(self, state: ClusterState | None) -> None:
@@ -45,3 +52,5 @@ class DynamicConfig:
             max_connections_per_address=values["max.connections.per.ip"],
         )
         self._logs.set_producer_expiration(values["producer.id.expiration.ms"])
+        for name, throttle in self._throttles.items():
+            throttle.set_rate(values.get(name), self._clock.monotonic())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from strandline_broker.api.fetch_replica import ReplicaFetchHandler
 from strandline_broker.api.fetch_sessions import FetchSessionCache
@@ -16,11 +16,13 @@ from strandline_broker.replica.attempts import ATTEMPTS_FILE, decode_attempts
 from strandline_broker.replica.fetcher import FetchSettings
 from strandline_broker.replica.fetchers import Fetchers
 from strandline_broker.replica.isr_keeper import IsrKeeper, live_brokers
+from strandline_broker.replica.throttle import FOLLOWER_REPLICAS, LEADER_REPLICAS, ReplicationThrottle
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable, Mapping
 
+    from strandline_broker.cluster.cache import ClusterCache
     from strandline_broker.cluster.model import PartitionState, ReplicaRef
     from strandline_broker.cluster.store import ClusterStore
     from strandline_broker.cluster.view import ClusterView
@@ -38,10 +40,34 @@ logger = logging.getLogger(__name__)
 _REPLICA_SESSIONS = 200
 
 
+class Throttles(NamedTuple):
+    """What limits replication here, in either direction; `server.dynamic_config` sets the rates."""
+
+    leader: ReplicationThrottle
+    follower: ReplicationThrottle
+
+    @classmethod
+    def make(cls, broker_id: int, view: ClusterCache) -> Throttles:
+        """Return throttles without a limit that look the throttled replicas up in the view."""
+
+        def replicas_of(name: str) -> Callable[[str], str]:
+            def look_up(topic: str) -> str:
+                found = view.topic_by_name(topic)
+                return found.config.get(name, "") if found is not None else ""
+
+            return look_up
+
+        return cls(
+            ReplicationThrottle(broker_id, replicas_of(LEADER_REPLICAS)),
+            ReplicationThrottle(broker_id, replicas_of(FOLLOWER_REPLICAS)),
+        )
+
+
 def make_fetchers(
     config: BrokerConfig,
     own: ReplicaRef,
     *,
+    throttle: ReplicationThrottle,
     peers: Peers | None,
     view: ClusterView,
     clock: Clock,
@@ -67,6 +93,7 @@ def make_fetchers(
         clock=clock,
         loop=asyncio.get_running_loop(),
         rng=rng,
+        throttle=throttle,
     )
 
 
@@ -90,6 +117,7 @@ class Replication:
         *,
         replicas: ReplicaManager,
         fetchers: Fetchers,
+        throttles: Throttles,
         view: ClusterView,
         store: ClusterStore,
         disk: Disk,
@@ -102,6 +130,7 @@ class Replication:
         self._view = view
         self._roles_changed = asyncio.Event()
         self.fetchers = fetchers
+        self.throttles = throttles
         self.keeper = IsrKeeper(
             store=store,
             view=view,
@@ -120,6 +149,7 @@ class Replication:
             asyncio.get_running_loop(),
             max_bytes=config.replica_fetch_response_max_bytes,
             may_join=self.keeper.wake,
+            throttle=throttles.leader,
         )
 
     def roles_changed(self) -> None:

@@ -8,13 +8,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from strandline_broker.cluster.cache import ClusterCache
 from strandline_broker.cluster.model import ALL_BROKERS, ClusterState
 from strandline_broker.errors import ErrorCode
+from strandline_broker.replica.throttle import FOLLOWER_RATE, LEADER_RATE
+from strandline_broker.seams.clock import ManualClock
 from strandline_broker.seams.disk import DiskError
 from strandline_broker.seams.local_disk import LocalDisk
 from strandline_broker.server import log_dirs
 from strandline_broker.server.config import BrokerConfig
 from strandline_broker.server.dynamic_config import DynamicConfig
+from strandline_broker.server.replication import Throttles
 
 
 def state(**configs: dict[str, str]) -> ClusterState:
@@ -28,7 +32,8 @@ def test_dynamic_settings_come_and_go() -> None:
     server: Any = SimpleNamespace(limits=config.net_limits())
     expirations: list[int] = []
     logs: Any = SimpleNamespace(set_producer_expiration=expirations.append)
-    dynamic = DynamicConfig(config, server, logs)
+    throttles = Throttles.make(3, ClusterCache("dev"))
+    dynamic = DynamicConfig(config, server, logs, throttles, ManualClock())
 
     def limits() -> tuple[int, int]:
         return server.limits.max_connections, server.limits.max_connections_per_address
@@ -45,8 +50,12 @@ def test_dynamic_settings_come_and_go() -> None:
     assert limits() == (10, 5)
     dynamic.apply(state(b3={"max.connections.per.ip": "5"}))
     assert limits() == (50, 5)
-    assert expirations == [1000, 1000, config.producer_id_expiration_ms]
+    assert expirations[:3] == [1000, 1000, config.producer_id_expiration_ms]
+    assert (throttles.leader.rate, throttles.follower.rate) == (None, None)
+    dynamic.apply(state(b3={LEADER_RATE: "7"}, **{ALL_BROKERS: {LEADER_RATE: "9", FOLLOWER_RATE: "8"}}))
+    assert (throttles.leader.rate, throttles.follower.rate) == (7, 8)
     dynamic.apply(state())
+    assert (throttles.leader.rate, throttles.follower.rate) == (None, None)
     assert server.limits == before
 
 
