@@ -88,6 +88,27 @@ class ReplicaFetchOperation(Pending):
             self._handler.hurry(self)
 
 
+class _Reading:
+    """What was read for one fetch so far."""
+
+    __slots__ = ("byte_count", "held_back", "left", "may_join", "must_answer", "topics")
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        """Bytes of records that there is still room for."""
+        self.byte_count = 0
+        self.topics: dict[TopicKey, list[Row]] = {}
+        self.must_answer = False
+        """An error, or logs that part, forbid waiting."""
+        self.may_join = False
+        self.held_back: dict[Partition, float] = {}
+        """Partitions whose records a throttle keeps from the follower, and for how many seconds."""
+
+    def add(self, target: FetchTarget, row: Row) -> None:
+        """Add the row of one partition."""
+        self.topics.setdefault(target.key, []).append(row)
+
+
 class ReplicaFetchHandler:
     """Takes the fetches of followers. `may_join` is told when a follower may be ready for the ISR."""
 
@@ -124,9 +145,9 @@ class ReplicaFetchHandler:
             session, targets = self._sessions.open(request, version, self._clock.monotonic())
         except KafkaError as error:
             return encode_fetch_response(version, correlation_id, int(error.code), 0, [])
-        held_back: dict[Partition, float] = {}
-        topics, byte_count, must_answer = self._read(request, session, targets, held_back, arrived=True)
-        if byte_count or must_answer or request.max_wait_ms <= 0 or not targets:
+        reading = self._read(request, session, targets, arrived=True)
+        topics, held_back = reading.topics, reading.held_back
+        if reading.byte_count or reading.must_answer or request.max_wait_ms <= 0 or not targets:
             return encode_rows(self._view, connection, version, correlation_id, session, topics)
         operation = ReplicaFetchOperation(self, connection, header, request, session, targets)
         operation.short = bool(topics) or len(targets) < self._replicas.followed_by(request.replica_id)
@@ -162,7 +183,7 @@ class ReplicaFetchHandler:
         if self._parked.get(operation.connection) is not operation:
             return
         self._unpark(operation)
-        topics, _, _ = self._read(operation.request, operation.session, operation.targets, {}, arrived=False)
+        topics = self._read(operation.request, operation.session, operation.targets, arrived=False).topics
         operation.complete(
             encode_rows(
                 self._view,
@@ -196,19 +217,11 @@ class ReplicaFetchHandler:
         request: FetchRequest,
         session: FetchSession | None,
         targets: list[FetchTarget],
-        held_back: dict[Partition, float],
         *,
         arrived: bool,
-    ) -> tuple[dict[TopicKey, list[Row]], int, bool]:
-        """Return response rows by topic, bytes of records, and whether an error or divergence forbids waiting.
-
-        `arrived`: the fetch is new, and counts as the follower's word; it must not count again when it is answered.
-        `held_back` gets the partitions whose records a throttle keeps from the follower, and for how many seconds.
-        """
-        left = min(request.max_bytes, self._max_bytes)
-        topics: dict[TopicKey, list[Row]] = {}
-        byte_count = 0
-        must_answer = may_join = False
+    ) -> _Reading:
+        """Read for every target. `arrived`: the fetch is new and counts as the follower's word; it must not count twice."""
+        reading = _Reading(min(request.max_bytes, self._max_bytes))
         incremental = session is not None and request.session_epoch > 0
         now = self._clock.monotonic()
         for target in targets:
@@ -218,40 +231,27 @@ class ReplicaFetchHandler:
                     raise self._replicas.why_absent(target.key, target.index)
                 diverging = self._compare(partition, target)
                 if diverging is not None:
-                    must_answer = True
-                    topics.setdefault(target.key, []).append(_parted(partition, target, diverging))
+                    reading.must_answer = True
+                    reading.add(target, _parted(partition, target, diverging))
                     continue
                 if arrived:
-                    may_join |= partition.follower_fetched(
+                    reading.may_join |= partition.follower_fetched(
                         request.replica_id,
                         request.replica_epoch,
                         target.fetch_offset,
                         target.log_start_offset,
                         now,
                     )
-                found = None
-                if (wait_s := self._throttled_s(partition, target, request.replica_id, now)) > 0:
-                    held_back[partition] = wait_s
-                elif left > 0:
-                    found = self._records(partition, target, left, now, min_one_batch=byte_count == 0)
-                if found is not None:
-                    left -= found.length
-                    byte_count += found.length
+                found = self._records(reading, partition, target, request.replica_id, now)
             except KafkaError as error:
-                must_answer = True
-                topics.setdefault(target.key, []).append(error_row(self._replicas, target, error, partition))
+                reading.must_answer = True
+                reading.add(target, error_row(self._replicas, target, error, partition))
                 target.told_high_watermark = -1
                 continue
             high_watermark, start_offset = partition.high_watermark, partition.log.start_offset
-            if (
-                incremental
-                and found is None
-                and target.told_high_watermark == high_watermark
-                and target.told_start_offset == start_offset
-            ):
-                continue
-            topics.setdefault(target.key, []).append(
-                (
+            told = (target.told_high_watermark, target.told_start_offset)
+            if found is not None or not incremental or told != (high_watermark, start_offset):
+                row = (
                     target.index,
                     0,
                     high_watermark,
@@ -261,32 +261,43 @@ class ReplicaFetchHandler:
                     NO_REPLICA,
                     found or NO_RECORDS,
                 )
-            )
-        if may_join:
+                reading.add(target, row)
+        if reading.may_join:
             self._may_join()
-        return topics, byte_count, must_answer
+        return reading
 
-    def _throttled_s(self, partition: Partition, target: FetchTarget, replica_id: int, now: float) -> float:
+    def _records(
+        self, reading: _Reading, partition: Partition, target: FetchTarget, replica_id: int, now: float
+    ) -> FileSlice | None:
+        """Return what the follower lacks, as far as there is room and no throttle keeps it. Raises KafkaError."""
+        if target.fetch_offset == partition.log.end_offset:
+            return None
+        wait_s = self._throttled_s(partition, replica_id, now)
+        if wait_s > 0:
+            reading.held_back[partition] = wait_s
+            return None
+        if reading.left <= 0:
+            return None
+        found = partition.read_for_follower(
+            target.fetch_offset, min(reading.left, target.max_bytes), min_one_batch=reading.byte_count == 0
+        )
+        if found is not None:
+            reading.left -= found.length
+            reading.byte_count += found.length
+            if self._throttle is not None:
+                self._throttle.passed(partition.topic, partition.index, found.length, now)
+        return found
+
+    def _throttled_s(self, partition: Partition, replica_id: int, now: float) -> float:
         """Return for how long records must not be sent to a follower that is not in sync; 0 for not at all (KIP-73)."""
         throttle, leadership = self._throttle, partition.leadership
         if throttle is None or throttle.rate is None or leadership is None:
             return 0.0
-        if target.fetch_offset == partition.log.end_offset or replica_id in leadership.state.isr_ids:
-            return 0.0
-        return throttle.wait_s(partition.topic, partition.index, now)
-
-    def _records(
-        self, partition: Partition, target: FetchTarget, left: int, now: float, *, min_one_batch: bool
-    ) -> FileSlice | None:
-        """Return what the follower lacks, as far as there is room. Raises KafkaError."""
-        if target.fetch_offset == partition.log.end_offset:
-            return None
-        found = partition.read_for_follower(
-            target.fetch_offset, min(left, target.max_bytes), min_one_batch=min_one_batch
+        return (
+            0.0
+            if replica_id in leadership.state.isr_ids
+            else throttle.wait_s(partition.topic, partition.index, now)
         )
-        if found is not None and self._throttle is not None:
-            self._throttle.passed(partition.topic, partition.index, found.length, now)
-        return found
 
     @staticmethod
     def _compare(partition: Partition, target: FetchTarget) -> tuple[int, int] | None:

@@ -97,8 +97,9 @@ class ThrottledReplicas(NamedTuple):
     every: bool
     named: frozenset[Replica]
 
-    def __contains__(self, replica: object) -> bool:
-        return self.every or replica in self.named
+    def has(self, partition: int, broker_id: int) -> bool:
+        """Say whether the replica of `partition` on that broker is named."""
+        return self.every or (partition, broker_id) in self.named
 
 
 @lru_cache(maxsize=_PARSED_LISTS)
@@ -139,7 +140,7 @@ class ReplicationThrottle:
         if self._bucket.rate is None:
             return False
         text = self._replicas_of(topic)
-        return bool(text) and (partition, self._broker_id) in parse_throttled_replicas(text)
+        return bool(text) and parse_throttled_replicas(text).has(partition, self._broker_id)
 
     def wait_s(self, topic: str, partition: int, now: float) -> float:
         """Return for how many seconds a replica that is not in sync has to wait; 0 for not at all."""

@@ -89,12 +89,12 @@ def test_open_attempts_are_bounded_and_the_same_one_is_counted_once() -> None:
 def test_below_the_minimum_nothing_is_committed() -> None:
     state = state_of((0, 1), (1, 1))
     leadership = _leadership(state, min_isr=2)
-    assert not leadership.frozen
+    frozen = [leadership.frozen]
     leadership.confirm(replace(state, isr=state.isr[:1], partition_epoch=1), 2)
-    assert leadership.frozen
-    grown = replace(state, partition_epoch=2)
-    leadership.attempt(grown)
-    assert leadership.frozen, "an attempted member is no member yet"
+    frozen.append(leadership.frozen)
+    leadership.attempt(replace(state, partition_epoch=2))
+    frozen.append(leadership.frozen)
+    assert frozen == [False, True, True], "an attempted member is no member yet"
 
 
 def test_who_joins_has_the_high_watermark_and_the_start_of_the_epoch() -> None:

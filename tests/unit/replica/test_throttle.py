@@ -91,8 +91,8 @@ def test_throttled_replicas(
     text: str, named: list[tuple[int, int]], not_named: list[tuple[int, int]]
 ) -> None:
     parsed = parse_throttled_replicas(text)
-    assert all(replica in parsed for replica in named)
-    assert not any(replica in parsed for replica in not_named)
+    assert all(parsed.has(*replica) for replica in named)
+    assert not any(parsed.has(*replica) for replica in not_named)
 
 
 def test_only_what_the_topic_names_on_this_broker_is_throttled() -> None:
