@@ -53,6 +53,7 @@ class Faults:
             "clock": self._clock,
             "controller": self._controller,
             "blackout": self._blackout,
+            "power-cut": self._power_cut,
             "elect-preferred": self.admin.elect_preferred,
             "min-isr": self.admin.set_min_isr,
             "reassign": self.admin.reassign,
@@ -164,6 +165,16 @@ class Faults:
 
     async def _clock(self, details: dict[str, Any]) -> None:
         self._node(details).clock.jump_ms += details["ms"]
+
+    async def _power_cut(self, details: dict[str, Any]) -> None:
+        for node in self.cluster.nodes:
+            node.power_off(torn=details["torn"])
+        await asyncio.gather(
+            *(
+                self._come_back(node, down)
+                for node, down in zip(self.cluster.nodes, details["down"], strict=True)
+            )
+        )
 
     # -- the network ---------------------------------------------------------------------------------------------------
 

@@ -12,12 +12,13 @@ after `kill -9`. What belongs to it is kept until the loop is closed, because co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import heapq
 import random
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -198,36 +199,34 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 
 def simulate(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]], loop: VirtualLoop) -> T:
-    """Run `main(loop)` to its end and close the loop. Raises Deadlock, OutOfTime, and what `main` raises.
-
-    The garbage collector sleeps meanwhile: what it finalizes, and when, would depend on more than the seed.
-    """
-    collecting = gc.isenabled()
-    gc.disable()
+    """Run `main(loop)` to its end and close the loop. Raises Deadlock, OutOfTime, and what `main` raises."""
     try:
         return loop.run_until_complete(main(loop))
     finally:
-        _close(loop)
-        if collecting:
-            gc.enable()
+        loop.set_exception_handler(lambda loop, context: None)
+        for task in asyncio.all_tasks(loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
+        loop.graveyard.clear()
 
 
-def _close(loop: VirtualLoop) -> None:
-    loop.set_exception_handler(lambda loop, context: None)
-    for task in asyncio.all_tasks(loop):
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
-    loop.close()
-    loop.graveyard.clear()
+@contextlib.contextmanager
+def no_collections() -> Iterator[None]:
+    """Let the garbage collector sleep, then have it collect those who never ended.
 
-
-def collect_the_dead() -> None:
-    """Collect what never ended: its coroutines object to ending now, which interests nobody.
-
-    Call it after `simulate` once nothing refers to that world any more; otherwise the interpreter does it, noisily.
+    What it finalizes, and when, would depend on more than the seed. Afterwards nothing outside may refer to that world:
+    its coroutines object to ending then, which interests nobody.
     """
-    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        for _ in range(_COLLECTIONS):
-            gc.collect()
+        yield
     finally:
-        sys.unraisablehook = hook
+        hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+        try:
+            for _ in range(_COLLECTIONS):
+                gc.collect()
+        finally:
+            sys.unraisablehook = hook
+            if enabled:
+                gc.enable()

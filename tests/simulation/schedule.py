@@ -159,6 +159,11 @@ def _blackout(rng: random.Random) -> dict[str, Any]:
     }
 
 
+def _power_cut(rng: random.Random) -> dict[str, Any]:
+    """All machines lose their power at once."""
+    return {"down": [round(rng.uniform(0.3, 3), 3) for _ in range(BROKERS)], "torn": rng.random() < 0.5}
+
+
 def _election(rng: random.Random) -> dict[str, Any]:
     return {}
 
@@ -201,6 +206,7 @@ FAULTS: dict[str, tuple[int, Draw]] = {
     "clock": (2, _clock),
     "controller": (3, _controller),
     "blackout": (2, _blackout),
+    "power-cut": (3, _power_cut),
 }
 OPERATIONS: dict[str, tuple[int, Draw]] = {
     "elect-preferred": (3, _election),
@@ -244,11 +250,12 @@ def _allowed(steps: list[Step], minimum_b: str, *, replicated: bool) -> list[Ste
     for step in steps:
         loses = step.kind == "wipe" or (
             replicated
-            and (step.kind == "power-off" or (step.kind == "blackout" and step.details["how"] == "power"))
+            and (step.kind in ("power-off", "power-cut") or (step.kind == "blackout" and step.details["how"] == "power"))
         )
         if loses:
             losses += 1
-            if losses > 1 or minimum_b == "1" or len(step.details.get("nodes", ())) > 1:
+            everybody = step.kind == "power-cut" or len(step.details.get("nodes", ())) > 1
+            if losses > 1 or minimum_b == "1" or everybody:
                 continue
         kept.append(step)
     if losses:

@@ -22,7 +22,7 @@ from tests.simulation.consumer import Consumer
 from tests.simulation.faults import Faults
 from tests.simulation.group import GroupMember
 from tests.simulation.journal import Journal, TopicPartition, Violation, parse_value
-from tests.simulation.loop import Deadlock, OutOfTime, Process, VirtualLoop, collect_the_dead, simulate
+from tests.simulation.loop import Deadlock, OutOfTime, Process, VirtualLoop, no_collections, simulate
 from tests.simulation.probes import Probes, read_batches
 from tests.simulation.producer import CarelessProducer, IdempotentProducer, Lane
 from tests.simulation.schedule import DURATION_S, Schedule
@@ -55,10 +55,8 @@ class Verdict:
 
 def run_schedule(schedule: Schedule, *, show: Callable[[str], None] | None = None) -> Verdict:
     """Run one schedule. With `show` every event is shown as it happens."""
-    try:
+    with no_collections():
         return _run(schedule, show)
-    finally:
-        collect_the_dead()
 
 
 def _run(schedule: Schedule, show: Callable[[str], None] | None) -> Verdict:

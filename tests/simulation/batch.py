@@ -1,0 +1,81 @@
+"""Many schedules in several processes, and one schedule made smaller."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.schedule import Schedule, draw
+from tests.simulation.simulation import Verdict, run_schedule
+
+# What a schedule leaves behind is collected, mostly; a process does not live for ever all the same.
+_SCHEDULES_PER_PROCESS = 25
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one process tells of one schedule."""
+
+    seed: int
+    violations: list[str]
+    rules: list[str]
+    counts: Counter[str]
+    digest: str
+    virtual_s: float
+    cpu_s: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing contradicts the rules."""
+        return not self.violations
+
+
+def run_seed(task: tuple[int, str]) -> Result:
+    """Run the schedule of a seed, with a mutant unless its name is empty."""
+    seed, mutant = task
+    started = time.process_time()
+    if mutant:
+        with MUTANTS[mutant].applied():
+            verdict = run_schedule(draw(seed))
+    else:
+        verdict = run_schedule(draw(seed))
+    return Result(
+        seed,
+        [str(violation) for violation in verdict.violations],
+        sorted({violation.rule for violation in verdict.violations}),
+        verdict.counts,
+        verdict.digest,
+        verdict.virtual_s,
+        time.process_time() - started,
+    )
+
+
+def run_many(tasks: Iterable[tuple[int, str]], *, jobs: int) -> Iterator[Result]:
+    """Run many seeds (and mutants); results come as they are ready."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(jobs, maxtasksperchild=_SCHEDULES_PER_PROCESS) as pool:
+        yield from pool.imap_unordered(run_seed, tasks)
+
+
+def shrink(schedule: Schedule, note: Callable[[str], None]) -> tuple[Schedule, Verdict]:
+    """Leave out single steps as long as one of the same rules is still broken; return the smallest that fails."""
+    verdict = run_schedule(schedule)
+    if verdict.ok:
+        raise ValueError(f"seed {schedule.seed} does not fail")
+    rules = {violation.rule for violation in verdict.violations}
+    again = True
+    while again:
+        again = False
+        for step in schedule.steps:
+            fewer = dataclasses.replace(schedule, steps=tuple(s for s in schedule.steps if s is not step))
+            found = run_schedule(fewer)
+            if rules & {violation.rule for violation in found.violations}:
+                note(f"without {step}")
+                schedule, verdict, again = fewer, found, True
+                break
+    return schedule, verdict

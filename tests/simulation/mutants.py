@@ -1,0 +1,220 @@
+"""The product with one rule broken: the simulator has to notice each of them.
+
+A mutant replaces one function for as long as a schedule runs. `seed` is one that catches it, so that the test suite need
+not search; `run.py --mutants` searches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from strandline_broker.cluster.transitions import election
+from strandline_broker.cluster.transitions.rules import RULES
+from strandline_broker.coordinator.runtime import CoordinatorRuntime
+from strandline_broker.log.producer_state import ProducerState
+from strandline_broker.log.sync_work import SyncWork
+from strandline_broker.replica import leadership
+from strandline_broker.replica.fetcher import LeaderFetcher
+from strandline_broker.replica.leadership import Leadership
+from strandline_broker.replica.manager import ReplicaManager
+from strandline_broker.replica.partition import Partition
+
+Patch = tuple[Any, str, Any]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """What is broken, how, and a seed whose schedule shows it."""
+
+    text: str
+    patches: Callable[[], list[Patch]]
+    seed: int
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Break the product for a while."""
+        patches = self.patches()
+        before = [(owner, name, _get(owner, name)) for owner, name, _ in patches]
+        for owner, name, value in patches:
+            _set(owner, name, value)
+        try:
+            yield
+        finally:
+            for owner, name, value in before:
+                _set(owner, name, value)
+
+
+def _get(owner: Any, name: str) -> Any:
+    # As it is stored: a static method has to go back as one.
+    return owner.__dict__[name] if name in getattr(owner, "__dict__", {}) else getattr(owner, name)
+
+
+def _set(owner: Any, name: str, value: Any) -> None:
+    if owner is RULES:
+        object.__setattr__(owner, name, value)  # frozen
+    else:
+        setattr(owner, name, value)
+
+
+def _sync_nothing() -> list[Patch]:
+    return [(SyncWork, "run", lambda self: None)]
+
+
+def _leader_counts_unsynced() -> list[Patch]:
+    advance, commit = Partition.advance_high_watermark, Partition.commit
+
+    def mutated_advance(self: Partition) -> None:
+        fsync, self._fsync = self._fsync, False
+        try:
+            advance(self)
+        finally:
+            self._fsync = fsync
+
+    def mutated_commit(self: Partition) -> bool:
+        wanted = commit(self)
+        mutated_advance(self)
+        return wanted
+
+    return [(Partition, "advance_high_watermark", mutated_advance), (Partition, "commit", mutated_commit)]
+
+
+def _follower_vouches_unsynced() -> list[Patch]:
+    async def until_durable(self: LeaderFetcher) -> None:
+        for key in list(self._unsynced):
+            one = self._followed[key]
+            del self._unsynced[key]
+            self._learn(one)
+
+    return [
+        (LeaderFetcher, "_until_durable", until_durable),
+        (Partition, "replicated_end", property(lambda self: self.log.end_offset)),
+    ]
+
+
+def _attempts_do_not_count() -> list[Patch]:
+    return [(leadership, "high_watermark_replicas", lambda confirmed, attempted: frozenset(confirmed))]
+
+
+def _attempts_count_as_confirmed() -> list[Patch]:
+    def replicas(confirmed: Any, attempted: Any) -> frozenset[Any]:
+        attempts = list(attempted)
+        return frozenset(attempts[-1] if attempts else confirmed)
+
+    return [(leadership, "high_watermark_replicas", replicas)]
+
+
+def _silent_followers_count() -> list[Patch]:
+    def committed_end(self: Leadership, own_end: int) -> int:
+        ends = [follower.log_end for follower in self.followers.values() if self.counts(follower.broker_id)]
+        return min([own_end, *ends])
+
+    return [(Leadership, "committed_end", committed_end)]
+
+
+def _no_divergence() -> list[Patch]:
+    return [(Partition, "diverging_epoch", lambda self, last_fetched_epoch, fetch_offset: None)]
+
+
+def _crashed_leader_resumes() -> list[Patch]:
+    def may_lead(self: ReplicaManager, state: Any) -> bool:
+        return bool(state.leader == self._broker_id and self._own_ref in state.isr)
+
+    return [(ReplicaManager, "_may_lead", may_lead)]
+
+
+def _elect_anybody() -> list[Patch]:
+    def candidates(state: Any, refs: Any, live: Any, rules: Any) -> list[Any]:
+        return [live[broker_id] for broker_id in state.replicas[::-1] if broker_id in live]
+
+    return [(election, "_candidates", candidates)]
+
+
+def _no_minimum() -> list[Patch]:
+    lead = Partition.lead
+
+    def mutated(self: Partition, own: Any, state: Any, min_isr: int, now: float) -> None:
+        lead(self, own, state, 1, now)
+
+    return [(Partition, "lead", mutated)]
+
+
+def _no_sequences() -> list[Patch]:
+    return [(ProducerState, "judge", lambda self, *args: None)]
+
+
+def _coordinator_is_hasty() -> list[Patch]:
+    append = CoordinatorRuntime._append
+
+    def mutated(self: Any, slot: Any, effects: Any) -> Any:
+        failed = append(self, slot, effects)
+        if failed is None and slot.appends:
+            last = slot.appends[-1]
+            for ticket, body in last.committed:
+                ticket.answer(body)
+        return failed
+
+    return [(CoordinatorRuntime, "_append", mutated)]
+
+
+def _generations_do_not_matter() -> list[Patch]:
+    return [
+        (RULES, "generation_matches", lambda ref, live: live.get(ref.broker_id) is not None),
+        (
+            ReplicaManager,
+            "_may_lead",
+            lambda self, state: state.leader == self._broker_id
+            and state.leader_incarnation in self._incarnations
+            and self._broker_id in state.isr_ids,
+        ),
+    ]
+
+
+def _all_means_one() -> list[Patch]:
+    commit = Partition.commit
+
+    def mutated(self: Partition) -> bool:
+        for waiter, _, _ in self._staged:
+            if waiter.acks == -1 and not waiter.patient:
+                waiter.acks = 1
+        return commit(self)
+
+    return [(Partition, "commit", mutated)]
+
+
+def _no_catching_up() -> list[Patch]:
+    return [
+        (RULES, "has_caught_up", lambda follower, high_watermark, epoch_start: True),
+        (Leadership, "may_want_to_join", lambda self, follower, high_watermark: True),
+    ]
+
+
+MUTANTS: dict[str, Mutant] = {
+    "sync-nothing": Mutant("a sync is reported done without being done", _sync_nothing, 0),
+    "leader-counts-unsynced": Mutant(
+        "the leader counts its own unsynced bytes for the high watermark", _leader_counts_unsynced, 0
+    ),
+    "follower-vouches-unsynced": Mutant(
+        "a follower fetches from beyond its synced end", _follower_vouches_unsynced, 0
+    ),
+    "attempts-do-not-count": Mutant(
+        "the high watermark waits for the confirmed ISR only, not for attempted ones", _attempts_do_not_count, 0
+    ),
+    "shrink-before-confirmed": Mutant(
+        "an ISR change counts as soon as it is attempted", _attempts_count_as_confirmed, 0
+    ),
+    "silent-followers-count": Mutant(
+        "members that did not fetch in this epoch do not hold the high watermark back", _silent_followers_count, 0
+    ),
+    "no-divergence": Mutant("the leader does not compare logs with its followers'", _no_divergence, 0),
+    "crashed-leader-resumes": Mutant("a leader that crashed goes on in its old epoch", _crashed_leader_resumes, 0),
+    "elect-anybody": Mutant("anybody alive is elected, in sync or not", _elect_anybody, 0),
+    "no-minimum": Mutant("leaders ignore min.insync.replicas", _no_minimum, 0),
+    "no-sequences": Mutant("sequence numbers of producers are not checked", _no_sequences, 0),
+    "hasty-coordinator": Mutant("the coordinator answers before its records are committed", _coordinator_is_hasty, 0),
+    "no-generations": Mutant("a broker with another log generation may lead", _generations_do_not_matter, 0),
+    "all-means-one": Mutant("acks=all is answered as acks=1", _all_means_one, 0),
+    "no-catching-up": Mutant("a follower joins the ISR however far it is behind", _no_catching_up, 0),
+}

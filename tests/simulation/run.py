@@ -1,0 +1,206 @@
+"""`python -m tests.simulation.run`: many seeds, one seed with its trace, a failing one made small, mutants, coverage.
+
+    --seeds A:B [--jobs N] [--mutant NAME]   run the schedules of these seeds; 1 if any fails
+    --seed N --trace [--mutant NAME]         run one and print every event
+    --shrink N [--mutant NAME]               leave out steps one by one while it still fails
+    --mutants [--seeds A:B]                  search for each mutant the first seed that catches it
+    --seeds A:B --coverage                   which lines of the product ran, per package (in this process)
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from tests.simulation.batch import Result, run_many, run_seed, shrink
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.schedule import Schedule, draw
+from tests.simulation.simulation import Verdict, run_schedule
+
+EXAMPLES_SHOWN = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.mutants:
+        return _search_mutants(_range(options.seeds), options.jobs)
+    with MUTANTS[options.mutant].applied() if options.mutant else contextlib.nullcontext():
+        if options.shrink is not None:
+            return _shrink(options.shrink)
+        if options.seed is not None:
+            return _run_one(options.seed, trace=options.trace)
+    if options.coverage:
+        return _cover(_range(options.seeds))
+    return _run_seeds(_range(options.seeds), options.mutant, options.jobs)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Simulate clusters.", prog="python -m tests.simulation.run")
+    parser.add_argument("--seeds", default="0:100", help="first:end of the seeds to run")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--seed", type=int, help="run this seed alone")
+    parser.add_argument("--trace", action="store_true", help="with --seed: print every event and log line")
+    parser.add_argument("--shrink", type=int, metavar="SEED", help="make a failing schedule small")
+    parser.add_argument("--mutant", default="", choices=["", *MUTANTS], help="break the product like this")
+    parser.add_argument("--mutants", action="store_true", help="search seeds that catch each mutant")
+    parser.add_argument("--coverage", action="store_true", help="print which lines of the product ran")
+    return parser
+
+
+def _range(text: str) -> range:
+    first, colon, end = text.partition(":")
+    return range(int(first), int(end)) if colon else range(int(first), int(first) + 1)
+
+
+# -- many ----------------------------------------------------------------------------------------------------------
+
+
+def _run_seeds(seeds: range, mutant: str, jobs: int) -> int:
+    started = time.monotonic()
+    counts: Counter[str] = Counter()
+    failed: list[int] = []
+    cpu_s = virtual_s = 0.0
+    for result in run_many(((seed, mutant) for seed in seeds), jobs=jobs):
+        counts += result.counts
+        cpu_s += result.cpu_s
+        virtual_s += result.virtual_s
+        if not result.ok:
+            failed.append(result.seed)
+            _print_failure(result)
+    elapsed = time.monotonic() - started
+    print(
+        f"{len(seeds)} schedules, {len(failed)} failed; {virtual_s:,.0f} virtual seconds in {elapsed:,.0f} s, "
+        f"{cpu_s / len(seeds):.2f} s of CPU each"
+    )
+    for line in _summary(counts, len(seeds)):
+        print(line)
+    if failed:
+        print(f"failing seeds: {' '.join(map(str, sorted(failed)))}")
+    return 1 if failed else 0
+
+
+def _print_failure(result: Result) -> None:
+    print(f"seed {result.seed} fails:")
+    for text in result.violations[:EXAMPLES_SHOWN]:
+        print(f"  {text[:300]}")
+    sys.stdout.flush()
+
+
+def _summary(counts: Counter[str], schedules: int) -> Iterator[str]:
+    operations = sum(
+        counts[name] for name in ("produce requests", "acks=1 requests", "fetch requests", "commits", "group joins")
+    )
+    yield f"client operations: {operations:,} ({operations / schedules:,.0f} per schedule)"
+    yield ", ".join(
+        f"{name} {counts[name]:,}"
+        for name in (
+            "records sent", "records acked", "records in the logs", "commits", "group joins",
+            "elections", "truncations", "logs started over", "comparisons", "failed starts",
+        )
+    )  # fmt: skip
+    faults = {name.removeprefix("fault "): count for name, count in counts.items() if name.startswith("fault ")}
+    total = sum(faults.values())
+    yield f"faults and operations: {total:,} ({total / schedules:.1f} per schedule)"
+    yield ", ".join(f"{name} {count}" for name, count in sorted(faults.items()))
+
+
+# -- one -----------------------------------------------------------------------------------------------------------
+
+
+def _run_one(seed: int, *, trace: bool) -> int:
+    schedule = draw(seed)
+    _print_schedule(schedule)
+    if trace:
+        logging.basicConfig(level=logging.INFO, format="             . %(name)s: %(message)s", stream=sys.stdout)
+    verdict = run_schedule(schedule, show=print if trace else None)
+    _print_verdict(verdict)
+    return 0 if verdict.ok else 1
+
+
+def _print_schedule(schedule: Schedule) -> None:
+    print(f"seed {schedule.seed}, flush {schedule.flush}")
+    for topic in schedule.topics:
+        print(f"  topic {topic.name}: {topic.partitions} partitions, {topic.config}")
+    for step in schedule.steps:
+        print(f"  {step}")
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    print(f"seed {verdict.seed}: {'ok' if verdict.ok else 'FAILED'} after {verdict.virtual_s:.1f} virtual seconds")
+    print(f"digest {verdict.digest}")
+    for violation in verdict.violations:
+        print(f"  {violation}")
+    print(", ".join(f"{name} {count}" for name, count in sorted(verdict.counts.items())))
+
+
+def _shrink(seed: int) -> int:
+    schedule, verdict = shrink(draw(seed), lambda text: print(f"still fails {text}", flush=True))
+    _print_schedule(schedule)
+    _print_verdict(verdict)
+    return 1
+
+
+# -- mutants -------------------------------------------------------------------------------------------------------
+
+
+def _search_mutants(seeds: range, jobs: int) -> int:
+    """Run every mutant with ever more seeds until one catches it."""
+    open_ = dict.fromkeys(MUTANTS)
+    block = max(2, jobs)
+    for first in range(seeds.start, seeds.stop, block):
+        tasks = [(seed, name) for name in open_ for seed in range(first, min(first + block, seeds.stop))]
+        caught: dict[str, Result] = {}
+        for (_, name), result in zip(tasks, _in_order(tasks, jobs), strict=True):
+            if not result.ok:
+                caught.setdefault(name, result)
+        for name, result in caught.items():
+            del open_[name]
+            print(f"{name}: seed {result.seed}, {', '.join(result.rules)}: {result.violations[0][:200]}", flush=True)
+        if not open_:
+            return 0
+    for name in open_:
+        print(f"{name}: not caught by seeds {seeds.start} to {seeds.stop - 1}")
+    return 1
+
+
+def _in_order(tasks: list[tuple[int, str]], jobs: int) -> list[Result]:
+    results = {}
+    import multiprocessing
+
+    with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=25) as pool:
+        for task, result in zip(tasks, pool.imap(run_seed, tasks), strict=True):
+            results[task] = result
+    return [results[task] for task in tasks]
+
+
+# -- coverage ------------------------------------------------------------------------------------------------------
+
+
+def _cover(seeds: range) -> int:
+    import coverage
+
+    measuring = coverage.Coverage(source=["strandline_broker", "strandline_operator"], data_file=None)
+    measuring.start()
+    failed = [seed for seed in seeds if not run_seed((seed, "")).ok]
+    measuring.stop()
+    packages: dict[str, list[int]] = {}
+    for path in measuring.get_data().measured_files():
+        _, statements, _, missing, _ = measuring.analysis2(path)
+        parts = path.rpartition("strandline_")[2].split("/")
+        name = "strandline_" + ".".join(parts[:-1])
+        total = packages.setdefault(name, [0, 0])
+        total[0] += len(statements)
+        total[1] += len(statements) - len(missing)
+    for name, (statements_, covered) in sorted(packages.items()):
+        print(f"{name:45} {covered:6} of {statements_:6} lines, {100 * covered / max(1, statements_):3.0f} %")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
