@@ -256,20 +256,20 @@ class ReplicaManager:
         part = topic.partition_set(index)
         assert part is not None, "the state came from this topic"
         self._fetchers.unfollow(partition)
-        led_already = partition.leadership is not None
-        partition.lead(
-            self._own_ref, state, effective_min_isr(part.min_insync_replicas, state), self._clock.monotonic()
-        )
         self._waiting.discard((topic.topic_id, index))
-        if not led_already:
-            assert partition.leadership is not None
-            for attempt in self._attempts.get((topic.topic_id, index), ()):
-                # Ours, from before a clean restart, and possibly stored since: they count until we know better.
-                if (
-                    attempt.leader_epoch == state.leader_epoch
-                    and attempt.partition_epoch > state.partition_epoch
-                ):
-                    partition.leadership.attempt(attempt)
+        partition.lead(
+            self._own_ref,
+            state,
+            effective_min_isr(part.min_insync_replicas, state),
+            self._clock.monotonic(),
+            # Ours, from before a clean restart, and possibly stored since: they count until we know better.
+            [
+                attempt
+                for attempt in self._attempts.get((topic.topic_id, index), ())
+                if attempt.leader_epoch == state.leader_epoch
+                and attempt.partition_epoch > state.partition_epoch
+            ],
+        )
 
     def _follow(self, partition: Partition, state: PartitionState) -> None:
         """Copy the partition if it has a leader elsewhere; otherwise stand by."""

@@ -141,11 +141,20 @@ class Partition:
 
     # -- roles ---------------------------------------------------------------------------------------------------------
 
-    def lead(self, own: ReplicaRef, state: PartitionState, min_isr: int, now: float) -> None:
+    def lead(
+        self,
+        own: ReplicaRef,
+        state: PartitionState,
+        min_isr: int,
+        now: float,
+        attempts: Iterable[PartitionState] = (),
+    ) -> None:
         """Lead from now on as `state` says, or take over what changed within the epoch. `now` is monotonic seconds.
 
-        `min_isr` is the effective minimum. Raises KafkaError(FENCED_LEADER_EPOCH) for an epoch below one that this log has
-        seen, or one that it must not lead any more (design section 3.3).
+        `min_isr` is the effective minimum. `attempts` are ISR changes of unknown outcome from before a clean restart: they
+        count from the beginning, before the high watermark moves for the first time. Raises
+        KafkaError(FENCED_LEADER_EPOCH) for an epoch below one that this log has seen, or one that it must not lead any
+        more (design section 3.3).
         """
         epoch = state.leader_epoch
         if epoch < self.leader_epoch or epoch < self.log.last_epoch or epoch <= self.unfit_epoch:
@@ -170,6 +179,8 @@ class Partition:
         self._led_since_ms = -1
         self.log.epochs.assign(epoch, self.log.end_offset)
         self.leadership = Leadership(own, state, min_isr, self.log.end_offset, now)
+        for attempt in attempts:
+            self.leadership.attempt(attempt)
         self._wake_fetches(0)
         self.advance_high_watermark()
 
