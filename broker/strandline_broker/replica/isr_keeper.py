@@ -78,10 +78,10 @@ class IsrKeeper:
         self._on_disk: bytes = encode_attempts(())
         # Partitions of which a write is under way.
         self._writing: set[PartitionKey] = set()
-        # What was stored, until the view brings it; and what may have been: a later refusal of the same change then says
-        # nothing about the first one.
+        # What was stored, until the view brings it; and all that may have been: a later refusal of the same change then
+        # says nothing about the first one, whatever else was tried in between.
         self._stored: dict[PartitionKey, PartitionState] = {}
-        self._doubtful: dict[PartitionKey, PartitionState] = {}
+        self._doubtful: dict[PartitionKey, list[PartitionState]] = {}
         self.shrinks = 0
         self.expansions = 0
         """ISR members removed and added so far, for metrics."""
@@ -149,8 +149,10 @@ class IsrKeeper:
         if slice_.partition(key[1]) != state or self._stored.get(key) in leadership.attempts:
             return None  # the view is ahead of what this broker acts on, or behind; it will be asked again
         self._stored.pop(key, None)
-        if self._doubtful.get(key) not in leadership.attempts:
-            self._doubtful.pop(key, None)
+        if key in self._doubtful:
+            doubtful = [doubt for doubt in self._doubtful.pop(key) if doubt in leadership.attempts]
+            if doubtful:
+                self._doubtful[key] = doubtful
         end, now = partition.log.end_offset, self._clock.monotonic()
         min_isr = slice_.min_insync_replicas
         leaving = leadership.lagging(end, now, self._lag_max_s()) or spared(state, live=live, min_isr=min_isr)
@@ -207,17 +209,18 @@ class IsrKeeper:
         except (Conflict, NotFound, Invalid) as error:
             logger.info("ISR change of %s refused, deciding again: %s", slice_.name, error)
             for index, (partition, state) in states.items():
-                doubtful = self._doubtful.get((slice_.topic_id, index)) == state
-                if partition.leadership is not None and not doubtful:
+                doubtful = self._doubtful.get((slice_.topic_id, index), ())
+                if partition.leadership is not None and state not in doubtful:
                     partition.leadership.give_up(state)
                     partition.advance_high_watermark()
             return not isinstance(error, Invalid)
         except (Unavailable, TimeoutError) as error:
             logger.warning("ISR change of %s: the outcome is unknown: %s", slice_.name, error)
-            self._doubtful |= {(slice_.topic_id, index): state for index, (_, state) in states.items()}
+            self._doubt(slice_, states)
             return False
         except StoreError as error:
             logger.error("ISR change of %s: %s", slice_.name, error)
+            self._doubt(slice_, states)
             return False
         finally:
             self._writing -= keys
@@ -230,3 +233,10 @@ class IsrKeeper:
                 "%r: ISR %s in partition epoch %d", partition, list(state.isr_ids), state.partition_epoch
             )
         return True
+
+    def _doubt(self, slice_: PartitionSet, states: dict[int, tuple[Partition, PartitionState]]) -> None:
+        """Remember that these changes may have been stored; each is an attempt that counts, so they are as few."""
+        for index, (_, state) in states.items():
+            doubtful = self._doubtful.setdefault((slice_.topic_id, index), [])
+            if state not in doubtful:
+                doubtful.append(state)

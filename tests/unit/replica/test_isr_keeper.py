@@ -176,6 +176,30 @@ def test_a_lost_answer_leaves_the_attempt_counting_even_when_the_retry_is_refuse
     scenario(test)
 
 
+def test_a_lost_answer_is_not_forgotten_over_that_of_another_change() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.begin(state_of((0, 1), (1, 1), replicas=(0, 1, 2, 3)))
+        bench.fetched(2)
+        bench.store.lose_answer = True
+        assert not await bench.keeper._round()
+        assert (await bench.stored()).isr_ids == (0, 1, 2)
+        bench.store.lose_answer, bench.store.lose_write = False, True
+        bench.clock.advance(3)
+        bench.fetched(3)  # 2 is silent for so long that it does not join, and a second change is tried
+        assert not await bench.keeper._round()
+        assert bench.leadership.counts(3)
+        bench.store.lose_write = False
+        bench.clock.advance(3)
+        bench.fetched(2)  # and now the first one again
+        assert await bench.keeper._round(), "it is refused, since it is there"
+        assert bench.store.writes == 3
+        assert bench.leadership.counts(2)
+        await bench.see()
+        assert bench.leadership.state.isr_ids == (0, 1, 2)
+
+    scenario(test)
+
+
 def test_a_lost_write_is_sent_again() -> None:
     async def test(bench: Bench) -> None:
         await bench.begin(state_of((0, 1), (1, 1), replicas=(0, 1, 2)))
