@@ -121,6 +121,25 @@ class Engine:
         self._new_uid = new_uid
         self._now_ms = now_ms
 
+    def run_together(self, operations: Sequence[Callable[[Engine], object]]) -> list[object]:
+        """Run operations of this engine in one transaction; return what each returned, or the error that it raised.
+
+        One that fails leaves no trace. Raises sqlite3.Error for all of them: none happened then, or, where the commit
+        failed, nobody knows.
+        """
+        if len(operations) == 1:
+            return [self._outcome(operations[0])]
+        with self._transaction("IMMEDIATE"):
+            return [self._outcome(operation) for operation in operations]
+
+    def _outcome(self, operation: Callable[[Engine], object]) -> object:
+        try:
+            return operation(self)
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - whoever asked gets it
+            return error
+
     # -- reads --
 
     def get(self, kind: str, name: str) -> Object:
@@ -244,13 +263,18 @@ class Engine:
 
     @contextmanager
     def _transaction(self, mode: str) -> Iterator[None]:
-        self._connection.execute(f"BEGIN {mode}")
+        if self._connection.in_transaction:
+            begin, end, undo = "SAVEPOINT one", "RELEASE one", "ROLLBACK TO one; RELEASE one"
+        else:
+            begin, end, undo = f"BEGIN {mode}", "COMMIT", "ROLLBACK"
+        self._connection.execute(begin)
         try:
             yield
-            self._connection.execute("COMMIT")
+            self._connection.execute(end)
         except BaseException:
             if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+                for statement in undo.split("; "):
+                    self._connection.execute(statement)
             raise
 
     def _timestamp(self) -> str:

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.cluster.store_contract import StoreContract, collect, names, put
@@ -161,6 +162,66 @@ def test_a_write_whose_caller_was_cancelled_still_wakes_watches(tmp_path: Path) 
             await writing
         assert names(await watching) == [("ADDED", "a")]
         await store.close()
+
+    run(body())
+
+
+def test_writes_that_wait_share_a_transaction_and_fail_on_their_own(tmp_path: Path) -> None:
+    async def body() -> None:
+        store = SqliteStore(tmp_path / "cluster.db")
+        created = await store.create(TOPIC, topic_object("a"))
+        uid = created["metadata"]["uid"]
+        commits: list[str] = []
+        engine = store._writer._engine
+        assert engine is not None
+        engine._connection.set_trace_callback(commits.append)
+
+        def patch(partitions: int, *, expected: int) -> Any:
+            return store.patch_if(
+                TOPIC,
+                "a",
+                uid=uid,
+                tests=[("/spec/partitions", expected)],
+                operations=[replace("/spec/partitions", partitions)],
+            )
+
+        outcomes = await asyncio.gather(
+            patch(2, expected=1),
+            patch(3, expected=1),
+            store.create(TOPIC, topic_object("a")),
+            store.create(TOPIC, topic_object("b")),
+            patch(4, expected=2),
+            return_exceptions=True,
+        )
+        kinds = [type(o).__name__ if isinstance(o, Exception) else "done" for o in outcomes]
+        assert kinds == ["done", "Conflict", "AlreadyExists", "done", "done"]
+        assert (await store.get(TOPIC, "a"))["spec"]["partitions"] == 4
+        # The first may have begun alone.
+        assert sum(statement == "COMMIT" for statement in commits) <= 2
+        objects, version = await store.list(TOPIC)
+        assert [obj["metadata"]["name"] for obj in objects] == ["a", "b"]
+        assert int(version) == 4, "what failed left no trace"
+        await store.close()
+
+    run(body())
+
+
+def test_news_does_not_wait_for_a_write_that_waits(tmp_path: Path) -> None:
+    async def body() -> None:
+        store, other = SqliteStore(tmp_path / "cluster.db"), SqliteStore(tmp_path / "cluster.db")
+        _, version = await store.list(TOPIC)
+        await other.create(TOPIC, topic_object("a"))
+        with sqlite3.connect(tmp_path / "cluster.db", isolation_level=None) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            writing = asyncio.create_task(store.create(TOPIC, topic_object("b")))
+            await asyncio.sleep(0)
+            assert names(await collect(store.watch(TOPIC, version), 1)) == [("ADDED", "a")]
+            assert not writing.done()
+            holder.execute("ROLLBACK")
+        holder.close()
+        await writing
+        await store.close()
+        await other.close()
 
     run(body())
 
