@@ -15,11 +15,17 @@ from pathlib import Path
 import click
 
 from strandline_operator.cli.broker import SUPERVISOR_VARIABLE
-from strandline_operator.cli.layout import CLUSTER_NAME, DEFAULT_DATA_DIR, DataDir, LayoutError, choose_ports
+from strandline_operator.cli.layout import (
+    CLUSTER_NAME,
+    DEFAULT_DATA_DIR,
+    INTERNAL_LISTENER,
+    DataDir,
+    LayoutError,
+    choose_ports,
+)
 from strandline_operator.cli.processes import BrokerProcess, broker_command, stop_orphans
 
 # The listener between brokers: on a free port, which others learn from the Lease.
-_INTERNAL = "INTERNAL"
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - recognised, not bound to
 _LISTENER = re.compile(r"([A-Za-z0-9_-]+)://[^/\s,]+:([0-9]{1,5})")
 # Settings that the other options decide, and the option to use instead.
@@ -181,9 +187,9 @@ def make_processes(options: DevOptions) -> list[BrokerProcess]:
             f"cluster_name={CLUSTER_NAME}",
             f"data_dir={directory / 'data'}",
             f"store=sqlite:{options.data_dir.store_file}",
-            f"listeners=PLAINTEXT://{_bracketed(options.host)}:{kafka}{more},{_INTERNAL}://127.0.0.1:0",
+            f"listeners=PLAINTEXT://{_bracketed(options.host)}:{kafka}{more},{INTERNAL_LISTENER}://127.0.0.1:0",
             f"advertised_listeners=PLAINTEXT://{_bracketed(options.advertise)}:{kafka}{more}",
-            f"inter_broker_listener_name={_INTERNAL}",
+            f"inter_broker_listener_name={INTERNAL_LISTENER}",
             f"inter_broker_token_file={options.data_dir.token_file}",
             f"http_host={options.host or '0.0.0.0'}",  # noqa: S104 - the user's choice
             f"http_port={http}",
@@ -276,8 +282,10 @@ def _check_listeners(listeners: tuple[str, ...]) -> None:
             raise click.UsageError(f"--listener {listener}: is not NAME://HOST:PORT")
         if not 1 <= int(found[2]) <= 65535:
             raise click.UsageError(f"--listener {listener}: {found[2]} is no port")
-        if found[1].upper() == _INTERNAL:
-            raise click.UsageError(f"--listener {listener}: {_INTERNAL} is the listener between brokers")
+        if found[1].upper() == INTERNAL_LISTENER:
+            raise click.UsageError(
+                f"--listener {listener}: {INTERNAL_LISTENER} is the listener between brokers"
+            )
         if found[1].upper() == "PLAINTEXT":
             raise click.UsageError(f"--listener {listener}: PLAINTEXT is the listener of --host and --port")
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from strandline_broker.cluster.internal_topics import INTERNAL_TOPICS
 from strandline_broker.cluster.model import (
     CLUSTER,
     LEASE,
     MALFORMED,
     PARTITION_SET,
     TOPIC,
+    BrokerLease,
     Object,
     PartitionSet,
 )
@@ -27,6 +29,7 @@ from strandline_operator.cli.stored import open_store
 from strandline_operator.validation.problems import did_you_mean
 
 Command = Callable[..., Any]
+_MAX_REASSIGNMENTS = 20
 
 
 def _options(command: Command) -> Command:
@@ -71,12 +74,10 @@ def status(output: str, data_dir: Path) -> None:
         topic_objects, _ = await store.list(TOPIC)
         slices = await _slices(store)
         leases = summary.read_leases((await store.list(LEASE))[0])
-        running = DataDir(data_dir).in_use()
+        layout = DataDir(data_dir)
+        running = layout.in_use()
         leads = summary.leads(slices)
-        brokers = [
-            summary.broker_row(lease, leads.get(lease.broker_id, 0), running=running) for lease in leases
-        ]
-        named = {_topic_name(obj) for obj in topic_objects}
+        brokers = [_broker_row(layout, lease, leads, supervised=running) for lease in leases]
         found = {
             "running": running,
             "cluster": cluster,
@@ -84,8 +85,9 @@ def status(output: str, data_dir: Path) -> None:
                 dict(zip(map(str.lower, summary.BROKER_COLUMNS), row, strict=True)) for row in brokers
             ],
             "topics": len(topic_objects),
-            "withoutTopicObject": sorted({s.topic_name for s in slices if not s.deleting} - named),
+            "withoutTopicObject": summary.without_topic_object(slices, map(_topic_name, topic_objects)),
             "deleted": sorted({s.topic_name for s in slices if s.deleting}),
+            "reassignments": summary.reassignments(slices),
             "problems": summary.problems([cluster, *topic_objects]),
         }
         if output == "json":
@@ -103,7 +105,8 @@ def _print_status(found: dict[str, Any], brokers: list[summary.Row]) -> None:
         click.echo("the cluster is not running; this is how it was. Start it with: strandline dev")
     click.echo(
         f"cluster {CLUSTER_NAME}: ready {ready}, {found['topics']} topics, {shown.get('partitions', 0)} partitions, "
-        f"{shown.get('underReplicated', 0)} under-replicated, {shown.get('offline', 0)} offline"
+        f"{shown.get('underReplicated', 0)} under-replicated, {shown.get('underMinIsr', 0)} under min.insync.replicas, "
+        f"{shown.get('offline', 0)} offline, {shown.get('reassigning', 0)} being reassigned"
     )
     click.echo(summary.format_table(summary.BROKER_COLUMNS, brokers))
     if found["withoutTopicObject"]:
@@ -114,6 +117,18 @@ def _print_status(found: dict[str, Any], brokers: list[summary.Row]) -> None:
         click.echo(f"deleted, waiting for the end of the grace period: {', '.join(found['deleted'])}")
     for line in found["problems"]:
         click.echo(line)
+    moving = found["reassignments"]
+    for line in moving[:_MAX_REASSIGNMENTS]:
+        click.echo(f"reassigning {line}")
+    if len(moving) > _MAX_REASSIGNMENTS:
+        click.echo(f"and {len(moving) - _MAX_REASSIGNMENTS} more (strandline status -o json shows all)")
+
+
+def _broker_row(
+    layout: DataDir, lease: BrokerLease, leads: Mapping[int, int], *, supervised: bool
+) -> summary.Row:
+    process = layout.pid_file(lease.broker_id).exists()
+    return summary.broker_row(lease, leads.get(lease.broker_id, 0), supervised=supervised, process=process)
 
 
 @click.command()
@@ -128,7 +143,7 @@ def describe(what: tuple[str, ...], output: str, data_dir: Path) -> None:
 
     async def show(store: SqliteStore) -> None:
         if kind == "broker":
-            await _describe_broker(store, name, output)
+            await _describe_broker(store, DataDir(data_dir), name, output)
         elif kind == "cluster":
             _describe_object(await _get(store, CLUSTER, name), [], output)
         else:
@@ -167,14 +182,14 @@ async def _describe_topic(store: SqliteStore, name: str, output: str) -> None:
         )
     if obj is None:
         obj = {"kind": "Topic", "metadata": {"name": name}, "spec": {}, "status": {}}
-        click.echo(
-            f"{name} has no Topic object: it was deleted with policy Retain; re-apply it to manage it",
-            err=True,
-        )
+        why = "it was deleted with policy Retain; re-apply it to manage it"
+        if name in INTERNAL_TOPICS:
+            why = "the cluster made it for itself"
+        click.echo(f"{name} has no Topic object: {why}", err=True)
     _describe_object(obj, parts, output)
 
 
-async def _describe_broker(store: SqliteStore, name: str, output: str) -> None:
+async def _describe_broker(store: SqliteStore, layout: DataDir, name: str, output: str) -> None:
     objects, _ = await store.list(LEASE)
     for obj in objects:
         lease = next(iter(summary.read_leases([obj])), None)
@@ -183,7 +198,7 @@ async def _describe_broker(store: SqliteStore, name: str, output: str) -> None:
                 _print_json(obj)
                 return
             leads = summary.leads(await _slices(store))
-            row = summary.broker_row(lease, leads.get(lease.broker_id, 0), running=True)
+            row = _broker_row(layout, lease, leads, supervised=layout.in_use())
             for column, value in zip(summary.BROKER_COLUMNS, row, strict=True):
                 click.echo(f"{column.capitalize() + ':':14}{value}")
             click.echo(f"{'Incarnation:':14}{lease.incarnation or '(stopped)'}")
@@ -195,7 +210,11 @@ async def _describe_broker(store: SqliteStore, name: str, output: str) -> None:
 
 def _describe_object(obj: Object, slices: list[PartitionSet], output: str) -> None:
     if output == "json":
-        _print_json({**obj, "partitionSets": [slice_.to_object() for slice_ in slices]} if slices else obj)
+        parts = {
+            "partitionSets": [slice_.to_object() for slice_ in slices],
+            "partitions": summary.partition_objects(slices),
+        }
+        _print_json({**obj, **parts} if slices else obj)
         return
     import yaml
 

@@ -17,6 +17,8 @@ import socket
 from pathlib import Path
 
 CLUSTER_NAME = "dev"
+# The listener that only brokers use.
+INTERNAL_LISTENER = "INTERNAL"
 DEFAULT_DATA_DIR = ".strandline"
 HTTP_PORT_OFFSET = 1000
 _MAX_LOG_BYTES = 16 << 20

@@ -16,8 +16,8 @@ from strandline_operator.controller.conditions import Reason
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from strandline_broker.cluster.view import ClusterView
     from strandline_operator.cli.dev_session import DevSession
+    from strandline_operator.controller.loop import Controller
 
 REFRESH_S = 1.0
 _MAX_TOPICS = 20
@@ -27,25 +27,28 @@ async def show(session: DevSession) -> None:
     """Show the table until cancelled; lines that the session prints meanwhile appear above it."""
     console = Console()
     before = session.note
-    with Live(render(session.controller.view), console=console, auto_refresh=False, transient=True) as live:
+    with Live(render(session.controller), console=console, auto_refresh=False, transient=True) as live:
         session.note = lambda text: console.print(text, markup=False, highlight=False)
         try:
             while True:
-                live.update(render(session.controller.view), refresh=True)
+                live.update(render(session.controller), refresh=True)
                 await asyncio.sleep(REFRESH_S)
         finally:
             session.note = before
 
 
-def render(view: ClusterView) -> RenderableType:
-    """Return the tables for what the view holds now."""
+def render(controller: Controller) -> RenderableType:
+    """Return the tables for what the controller knows now."""
+    view = controller.view
     slices = list(view.partition_sets())
     leads = summary.leads(slices)
     brokers = _table(summary.BROKER_COLUMNS)
     for broker_id in sorted(view.leases):
         lease = view.leases[broker_id]
-        brokers.add_row(*summary.broker_row(lease, leads.get(broker_id, 0), running=True))
-    topics = _table(("TOPIC", "READY", "PARTITIONS", "OFFLINE", "REASON"))
+        alive = controller.holds(broker_id)
+        row = summary.broker_row(lease, leads.get(broker_id, 0), supervised=True, process=alive)
+        brokers.add_row(*row)
+    topics = _table(("TOPIC", "READY", "PARTITIONS", "UNDER-REPLICATED", "OFFLINE", "REASON"))
     found = sorted(view.topic_objects(), key=lambda topic: topic.name)
     for topic in found[:_MAX_TOPICS]:
         ready = summary.condition(topic.status, "Ready")
@@ -54,6 +57,7 @@ def render(view: ClusterView) -> RenderableType:
             topic.topic_name,
             str(ready.get("status", "Unknown")),
             str(topic.status.get("partitions", "")),
+            str(topic.status.get("underReplicated", "")),
             str(topic.status.get("offline", "")),
             "" if reason == Reason.READY else str(ready.get("message", reason)),
         )

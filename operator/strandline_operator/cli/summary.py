@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from strandline_broker.cluster.model import MALFORMED, BrokerLease, Object, PartitionSet
+from strandline_broker.cluster import transitions
+from strandline_broker.cluster.internal_topics import INTERNAL_TOPICS
+from strandline_broker.cluster.model import (
+    MALFORMED,
+    NO_LEADER,
+    BrokerLease,
+    Object,
+    PartitionSet,
+    PartitionState,
+)
+from strandline_operator.cli.layout import INTERNAL_LISTENER
 
 TOPIC_COLUMNS = ("NAME", "READY", "PARTITIONS", "UNDER-REPLICATED", "OFFLINE", "UNPROTECTED", "STORED", "AGE")
 BROKER_COLUMNS = ("BROKER", "STATE", "ADDRESS", "HTTP", "RACK", "LEADS")
-PARTITION_COLUMNS = ("PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN-SYNC")
+PARTITION_COLUMNS = ("PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN-SYNC", "ELIGIBLE", "STATE")
+
+# Conditions that only sum up others.
+_SUMMARIES = ("Ready", "Reconciling", "Stalled")
 
 Row = tuple[str, ...]
 
@@ -29,12 +42,19 @@ def topic_row(obj: Object, now_ms: int) -> Row:
     )
 
 
-def broker_row(lease: BrokerLease, leads: int, *, running: bool) -> Row:
-    """Return one broker. `running`: whether a supervisor runs; otherwise Leases say only what was."""
-    state = lease.state.value if lease.held and running else "stopped"
-    address = next((f"{host}:{port}" for host, port in lease.listeners.values()), "")
+def broker_row(lease: BrokerLease, leads: int, *, supervised: bool, process: bool) -> Row:
+    """Return one broker.
+
+    `supervised`: whether a supervisor runs; otherwise Leases say only what was. `process`: whether the broker's runs.
+    """
+    state = lease.state.value if lease.held and supervised else "stopped"
+    if state != "stopped" and not process:
+        state = "down"
+    addresses = [
+        f"{host}:{port}" for name, (host, port) in lease.listeners.items() if name != INTERNAL_LISTENER
+    ]
     http = f"{lease.http.host}:{lease.http.port}" if lease.http else ""
-    return (str(lease.broker_id), state, address, http, lease.rack or "", str(leads))
+    return (str(lease.broker_id), state, next(iter(addresses), ""), http, lease.rack or "", str(leads))
 
 
 def partition_rows(slices: Iterable[PartitionSet]) -> list[Row]:
@@ -44,12 +64,64 @@ def partition_rows(slices: Iterable[PartitionSet]) -> list[Row]:
             str(number),
             str(state.leader) if state.leader >= 0 else "none",
             str(state.leader_epoch),
-            ",".join(map(str, state.replicas)),
-            ",".join(map(str, state.isr_ids)),
+            _ids(state.replicas),
+            _ids(state.isr_ids),
+            _ids(ref.broker_id for ref in state.elr),
+            ", ".join(partition_state(slice_, state)),
         )
-        for slice_ in sorted(slices, key=lambda s: s.slice_index)
-        for number, state in enumerate(slice_.partitions, slice_.first_partition)
+        for slice_, number, state in _partitions(slices)
     ]
+
+
+def partition_objects(slices: Iterable[PartitionSet]) -> list[dict[str, Any]]:
+    """Return the partitions of a topic for programs."""
+    return [
+        {"partition": number, **state.to_object(), "state": partition_state(slice_, state)}
+        for slice_, number, state in _partitions(slices)
+    ]
+
+
+def partition_state(slice_: PartitionSet, state: PartitionState) -> list[str]:
+    """Say what is out of order with a partition, or on its way, as far as the store shows."""
+    found = []
+    if state.leader == NO_LEADER:
+        found.append("offline")
+    if len(state.isr) < len(state.replicas) - len(state.adding):
+        under_min = len(state.isr) < transitions.effective_min_isr(slice_.min_insync_replicas, state)
+        found.append("under min.insync.replicas" if under_min else "under-replicated")
+    if state.target:
+        found.append(f"waits to move to {_ids(state.target)}")
+    if transitions.is_moving(state):
+        missing = [broker_id for broker_id in state.adding if broker_id not in state.isr_ids]
+        found.append(f"moving to {_ids(transitions.target_of(state))}")
+        if missing:
+            found.append(f"waiting for {_ids(missing)}")
+    return found
+
+
+def reassignments(slices: Iterable[PartitionSet]) -> list[str]:
+    """Return one line for each partition that moves, or waits for that."""
+    return [
+        f"{slice_.topic_name}-{number}: {', '.join(partition_state(slice_, state))}"
+        for slice_, number, state in _partitions(slices)
+        if transitions.is_reassigning(state) and not slice_.deleting
+    ]
+
+
+def without_topic_object(slices: Iterable[PartitionSet], topic_names: Iterable[str]) -> list[str]:
+    """Return the topics that live without a Topic object, those aside that the cluster makes for itself."""
+    served = {slice_.topic_name for slice_ in slices if not slice_.deleting}
+    return sorted(served.difference(topic_names, INTERNAL_TOPICS))
+
+
+def _partitions(slices: Iterable[PartitionSet]) -> Iterator[tuple[PartitionSet, int, PartitionState]]:
+    for slice_ in sorted(slices, key=lambda s: (s.topic_name, s.slice_index)):
+        for number, state in enumerate(slice_.partitions, slice_.first_partition):
+            yield slice_, number, state
+
+
+def _ids(broker_ids: Iterable[int]) -> str:
+    return ",".join(map(str, broker_ids))
 
 
 def leads(slices: Iterable[PartitionSet]) -> dict[int, int]:
@@ -79,12 +151,19 @@ def condition(status: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 
 def problems(objects: Iterable[Object]) -> list[str]:
-    """Return one line for each object that is not ready, with the reason."""
+    """Return what the conditions of objects say: why one is not ready, and what else is not as it should be."""
     lines = []
     for obj in objects:
-        ready = condition(obj.get("status") or {}, "Ready")
-        if ready.get("status") == "False":
-            lines.append(f"{obj['kind']} {obj['metadata']['name']}: {ready['reason']}: {ready['message']}")
+        conditions = (obj.get("status") or {}).get("conditions") or ()
+        name = f"{obj['kind']} {obj['metadata']['name']}"
+        found = [c for c in conditions if c["type"] == "Ready" and c["status"] == "False"]
+        said = {c["reason"] for c in found}
+        found += [
+            c
+            for c in conditions
+            if c["status"] == "True" and c["type"] not in _SUMMARIES and c["reason"] not in said
+        ]
+        lines += [f"{name}: {c['reason']}: {c['message']}" for c in found]
     return lines
 
 

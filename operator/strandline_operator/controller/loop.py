@@ -102,6 +102,10 @@ class Controller:
         self.liveness.process_ended(broker_id)
         self._poke()
 
+    def holds(self, broker_id: int) -> bool:
+        """Say whether a broker's process counts as alive, in whatever phase."""
+        return self.liveness.holds(broker_id, self._monotonic())
+
     def expect_anew(self, incarnations: Mapping[int, str]) -> None:
         """Note, before `run`, brokers whose processes have ended and are being started anew, by what their Leases say.
 

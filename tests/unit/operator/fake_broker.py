@@ -35,8 +35,12 @@ async def serve(settings: dict[str, str]) -> int:
         7,
         {"PLAINTEXT": Endpoint(host, int(port))},
         cluster=settings["cluster_name"],
+        lease_duration_ms=int(settings.get("lease_duration_ms", 10_000)),
     )
-    keeper = LeaseKeeper(store, lease, on_lost=lambda _: end.set(), rng=random.Random())
+    renew_ms = int(settings.get("lease_renew_ms", 3_000))
+    keeper = LeaseKeeper(
+        store, lease, renew_interval_ms=renew_ms, on_lost=lambda _: end.set(), rng=random.Random()
+    )
     await keeper.acquire()
     task = asyncio.create_task(keeper.run())
     await keeper.set_state(BrokerPhase.RUNNING)

@@ -234,6 +234,53 @@ def test_a_broker_that_cannot_start_ends_it_with_its_last_words(tmp_path: Path) 
         assert len(log.splitlines()) == attempts
 
 
+def test_leaderships_move_when_brokers_die_and_when_they_are_held_up(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    spec = "spec: {clusterRef: {name: somewhere}, partitions: 3, replicas: 3}"
+    (manifests / "t.yaml").write_text((TOPIC % ("orders", 3)).rpartition("spec:")[0] + spec)
+
+    def partitions() -> list[dict[str, Any]]:
+        code, out, _ = strandline("describe", "orders", "-o", "json", "--data-dir", str(data))
+        assert code == 0
+        found: list[dict[str, Any]] = json.loads(out)["partitions"]
+        return found
+
+    def leaders() -> set[int]:
+        return {partition["leader"] for partition in partitions()}
+
+    def brokers() -> dict[str, str]:
+        _, out, _ = strandline("status", "-o", "json", "--data-dir", str(data))
+        return {broker["broker"]: broker["state"] for broker in json.loads(out)["brokers"]}
+
+    options = ("--brokers", "3", "--config", "lease_duration_ms=3000", "--config", "lease_renew_ms=500")
+    with running(data, *options, "--manifests", str(manifests)) as dev:
+        assert leaders() == {0, 1, 2}
+        # The end of a process is seen at once.
+        pid = dev.pid(0)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        eventually(dev, lambda: leaders() == {1, 2})
+        eventually(dev, lambda: all(p["isr"][0]["broker"] != 0 for p in partitions()))
+        assert all(p["state"] == ["under-replicated"] for p in partitions())
+        eventually(dev, lambda: brokers() == {"0": "running", "1": "running", "2": "running"})
+        # One that is held up is found out by its Lease. Only it was in sync, together with broker 2.
+        pid = dev.pid(1)
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        eventually(dev, lambda: leaders() == {2})
+        os.kill(pid, signal.SIGCONT)
+        # kill -9 of all at once: whoever was in sync last leads again, in a new epoch.
+        before = {p["partition"]: p["leaderEpoch"] for p in partitions()}
+        for broker_id in range(3):
+            pid = dev.pid(broker_id)
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+        eventually(dev, lambda: all(p["leaderEpoch"] > before[p["partition"]] for p in partitions()))
+        eventually(dev, lambda: leaders() == {2})
+
+
 def test_apply_describe_and_status(tmp_path: Path) -> None:
     data = str(tmp_path / "data")
     file = tmp_path / "t.yaml"
@@ -249,8 +296,12 @@ def test_apply_describe_and_status(tmp_path: Path) -> None:
         assert "Ready=True" in out
         assert "retention.ms=1234" in out
         assert re.search(r"^1 +0 +0 +0 +0$", out, re.MULTILINE), out
+        code, out, _ = strandline("describe", "topic", "orders", "-o", "json", "--data-dir", data)
+        (first, _) = json.loads(out)["partitions"]
+        assert (first["leader"], first["replicas"], first["state"]) == (0, [0], [])
         code, out, _ = strandline("status", "-o", "json", "--data-dir", data)
         found = json.loads(out)
+        assert (found["reassignments"], found["withoutTopicObject"]) == ([], [])
         assert (found["running"], found["topics"], found["brokers"][0]["state"]) == (True, 1, "running")
         code, out, _ = strandline("topics", "--data-dir", data)
         assert out.splitlines()[0].split() == [
