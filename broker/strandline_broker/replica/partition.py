@@ -66,8 +66,9 @@ class OffsetAt(NamedTuple):
 
 NEW_LEADER_MS = 10_000
 """For so long a gap in a producer's sequence is refused like the requests that it follows from: a client that had
-several under way when this broker was not the leader yet retries them in order. Told of the gap itself, librdkafka
-gives up its epoch and sends again what the last leader may have written: duplicates."""
+several under way when this broker was not the leader yet, or refused one for want of replicas or disk space, retries
+them in order. Told of the gap itself, librdkafka gives up its epoch, for all partitions at once, and sends again what
+the last leader, or another partition's, may have written: duplicates."""
 
 
 class Partition:
@@ -78,8 +79,8 @@ class Partition:
 
     __slots__ = (
         "_fsync",
+        "_gaps_excused_since_ms",
         "_high_watermark_waiters",
-        "_led_since_ms",
         "_local_waiters",
         "_low_watermark_waiters",
         "_size_at_high_watermark",
@@ -127,7 +128,7 @@ class Partition:
         self.replica_waiters: dict[ReplicaWaiter, None] = {}
         self.on_synced: Callable[[], None] | None = None
         """Called, while following, when what was appended is durable."""
-        self._led_since_ms = -1
+        self._gaps_excused_since_ms = -1
         self._fsync = flush is FlushMode.FSYNC
         self._size_at_high_watermark = log.size_bytes
         # (waiter, its row, offset that must be passed) of the current read burst, then by what they wait for.
@@ -176,7 +177,7 @@ class Partition:
         self.leader_id = own.broker_id
         self.leader_epoch = epoch
         self.is_leader = True
-        self._led_since_ms = -1
+        self._gaps_excused_since_ms = -1
         self.log.epochs.assign(epoch, self.log.end_offset)
         self.leadership = Leadership(own, state, min_isr, self.log.end_offset, now)
         for attempt in attempts:
@@ -229,20 +230,23 @@ class Partition:
         if not self.is_leader:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         if waiter.acks == -1 and self.isr_size < self.min_isr:
+            self._gaps_excused_since_ms = -1
             raise KafkaError(
                 ErrorCode.NOT_ENOUGH_REPLICAS,
                 f"{self.isr_size} in-sync replicas, min.insync.replicas is {self.min_isr}",
             )
-        if self._led_since_ms < 0:
-            self._led_since_ms = now_ms
+        if self._gaps_excused_since_ms < 0:
+            self._gaps_excused_since_ms = now_ms
         try:
             staged = self.log.stage(records, self.leader_epoch, now_ms)
         except KafkaError as error:
             if (
                 error.code is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
-                and now_ms - self._led_since_ms < NEW_LEADER_MS
+                and now_ms - self._gaps_excused_since_ms < NEW_LEADER_MS
             ):
                 raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER) from error
+            if error.code is ErrorCode.KAFKA_STORAGE_ERROR:
+                self._gaps_excused_since_ms = -1
             raise
         self.bytes_in += len(records)
         row[ROW_BASE_OFFSET] = staged.base_offset
@@ -261,6 +265,7 @@ class Partition:
         try:
             self.log.commit()
         except KafkaError as error:
+            self._gaps_excused_since_ms = -1
             for waiter, row, _ in staged:
                 row[ROW_ERROR] = error.code
                 row[ROW_BASE_OFFSET] = -1
