@@ -309,7 +309,7 @@ def cut(site: Site, rng: random.Random) -> Fault | None:
     if broker is None:
         broker = _some_broker(site, rng)
     hit = site.led_by([broker])
-    lasts_s = rng.uniform(2, 30)
+    lasts_s = rng.choice((rng.uniform(2, 12), rng.uniform(12, 30), rng.uniform(30, 45)))
     what, heal = site.network.cut(broker, rng)
     return Fault(
         "cut", f"{what} for {lasts_s:.1f} s, {len(hit)} partitions led", hit, time.monotonic(), lasts_s, heal

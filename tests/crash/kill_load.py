@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import (
@@ -58,8 +60,10 @@ class Plan:
 class Load:
     """Producers and one reader, each in its thread, filling one history."""
 
-    def __init__(self, bootstrap: str, plan: Plan) -> None:
+    def __init__(self, bootstrap: str, plan: Plan, notes: Path | None = None) -> None:
+        """With `notes`, a folder, producers write down there what concerns their idempotence."""
         self.history = History()
+        self._notes = notes
         self.last_ack_at = time.monotonic()
         self._bootstrap = bootstrap
         self._plan = plan
@@ -100,6 +104,17 @@ class Load:
     def _note_error(self, error: KafkaError) -> None:
         self.client_errors[str(error.name())] += 1
 
+    def _notes_of(self, name: str) -> dict[str, Any]:
+        if self._notes is None:
+            return {}
+        logger = logging.getLogger(f"{__name__}.{self._plan.topic}.{name}")
+        logger.propagate = False
+        logger.setLevel(logging.DEBUG)
+        handler = logging.FileHandler(self._notes / f"{self._plan.topic}-{name}.log")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logger.addHandler(handler)
+        return {"debug": "eos", "log_level": 7, "logger": logger}
+
     def _produce(self, index: int) -> None:
         rng = random.Random(f"{self._plan.seed}/{index}")
         generation = 0
@@ -122,6 +137,7 @@ class Load:
                 "batch.num.messages": rng.choice((3, 50, 10_000)),
                 "queue.buffering.max.messages": 20_000,
                 "error_cb": self._note_error,
+                **self._notes_of(name),
             }
         )
         number = 0

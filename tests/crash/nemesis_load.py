@@ -53,7 +53,8 @@ class NemesisLoad:
         relaxed = replace(durable, topic=f"{TOPIC}-acks-1", producers=1, acks="1")
         for topic in (durable, relaxed):
             create_topic_of(bootstrap, topic)
-        self._durable = Load(bootstrap, durable)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._durable = Load(bootstrap, durable, folder)
         self._relaxed = Load(bootstrap, relaxed)
         self._aiokafka = AiokafkaLoad(bootstrap, durable, self._durable.history, share)
         self._rereader = Rereader(bootstrap, TOPIC, plan.partitions, f"{plan.seed}/rereader")

@@ -25,7 +25,9 @@ class Admin:
     async def _ask(self, key: ApiKey, version: int, body: dict[str, Any]) -> None:
         client = self.client
         try:
-            await client.ask_any(lambda cid, name: cold.encode_request(key, version, cid, name, body), _TIMEOUT_S)
+            await client.ask_any(
+                lambda cid, name: cold.encode_request(key, version, cid, name, body), _TIMEOUT_S
+            )
         except ChannelClosed as error:
             client.journal.event(f"{key.name} ends: {error}")
             return

@@ -137,9 +137,7 @@ class Cluster:
         if self.tells_of_ends:
             for host in self.controllers:
                 if host.process is not None and host.controller is not None and not host.process.paused:
-                    self.loop.call_soon(
-                        host.controller.process_ended, node.id, context=host.process.context
-                    )
+                    self.loop.call_soon(host.controller.process_ended, node.id, context=host.process.context)
 
     async def create(self, replicas: int, config: dict[str, str], *, flush: str = "Fsync") -> None:
         """Make the Cluster object."""
@@ -181,5 +179,3 @@ class _StoreEnd:
 
     def process_ended(self, process: Process) -> None:
         self._store.forget()
-
-

@@ -247,7 +247,9 @@ class Faults:
 
     async def _failing_sync(self, details: dict[str, Any]) -> None:
         node = self._node(details)
-        node.disk.fail_next("datasync", errno.EIO, skip=details["skip"], times=details["times"], path_part=".log")
+        node.disk.fail_next(
+            "datasync", errno.EIO, skip=details["skip"], times=details["times"], path_part=".log"
+        )
 
     # -- the store and the controllers ---------------------------------------------------------------------------------
 

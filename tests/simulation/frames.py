@@ -99,5 +99,3 @@ class FrameChannel:
             if not future.done():
                 future.set_result(frame)
         del buffer[:position]
-
-

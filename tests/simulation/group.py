@@ -165,9 +165,7 @@ class GroupMember:
                 await self._commit()
             self._check(error)
             if not client.stopping and now > stays_until:
-                await self._ask(
-                    lambda cid, name: messages.leave_group(cid, name, self.group, self._member)
-                )
+                await self._ask(lambda cid, name: messages.leave_group(cid, name, self.group, self._member))
                 client.journal.event(f"{client.name} left")
                 self._member = ""
                 await asyncio.sleep(client.rng.uniform(0.1, 3))

@@ -165,9 +165,11 @@ def _generations_do_not_matter() -> list[Patch]:
         (
             ReplicaManager,
             "_may_lead",
-            lambda self, state: state.leader == self._broker_id
-            and state.leader_incarnation in self._incarnations
-            and self._broker_id in state.isr_ids,
+            lambda self, state: (
+                state.leader == self._broker_id
+                and state.leader_incarnation in self._incarnations
+                and self._broker_id in state.isr_ids
+            ),
         ),
     ]
 
@@ -200,20 +202,28 @@ MUTANTS: dict[str, Mutant] = {
         "a follower fetches from beyond its synced end", _follower_vouches_unsynced, 0
     ),
     "attempts-do-not-count": Mutant(
-        "the high watermark waits for the confirmed ISR only, not for attempted ones", _attempts_do_not_count, 0
+        "the high watermark waits for the confirmed ISR only, not for attempted ones",
+        _attempts_do_not_count,
+        0,
     ),
     "shrink-before-confirmed": Mutant(
         "an ISR change counts as soon as it is attempted", _attempts_count_as_confirmed, 0
     ),
     "silent-followers-count": Mutant(
-        "members that did not fetch in this epoch do not hold the high watermark back", _silent_followers_count, 0
+        "members that did not fetch in this epoch do not hold the high watermark back",
+        _silent_followers_count,
+        0,
     ),
     "no-divergence": Mutant("the leader does not compare logs with its followers'", _no_divergence, 0),
-    "crashed-leader-resumes": Mutant("a leader that crashed goes on in its old epoch", _crashed_leader_resumes, 0),
+    "crashed-leader-resumes": Mutant(
+        "a leader that crashed goes on in its old epoch", _crashed_leader_resumes, 0
+    ),
     "elect-anybody": Mutant("anybody alive is elected, in sync or not", _elect_anybody, 0),
     "no-minimum": Mutant("leaders ignore min.insync.replicas", _no_minimum, 0),
     "no-sequences": Mutant("sequence numbers of producers are not checked", _no_sequences, 0),
-    "hasty-coordinator": Mutant("the coordinator answers before its records are committed", _coordinator_is_hasty, 0),
+    "hasty-coordinator": Mutant(
+        "the coordinator answers before its records are committed", _coordinator_is_hasty, 0
+    ),
     "no-generations": Mutant("a broker with another log generation may lead", _generations_do_not_matter, 0),
     "all-means-one": Mutant("acks=all is answered as acks=1", _all_means_one, 0),
     "no-catching-up": Mutant("a follower joins the ISR however far it is behind", _no_catching_up, 0),

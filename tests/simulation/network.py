@@ -85,9 +85,7 @@ class SimStream:
         "unsent",
     )
 
-    def __init__(
-        self, network: SimNetwork, host: str, peer: Address, process: Process | None
-    ) -> None:
+    def __init__(self, network: SimNetwork, host: str, peer: Address, process: Process | None) -> None:
         self._network = network
         self.host = host
         self.peer = peer

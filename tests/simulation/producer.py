@@ -83,7 +83,9 @@ class IdempotentProducer:
     @property
     def stuck(self) -> list[str]:
         """What is not acknowledged yet."""
-        return [f"{self.client.name} {lane.partition}: {len(lane.queue)}" for lane in self.lanes if lane.queue]
+        return [
+            f"{self.client.name} {lane.partition}: {len(lane.queue)}" for lane in self.lanes if lane.queue
+        ]
 
     async def run(self) -> None:
         """Produce until the client stops, then finish."""

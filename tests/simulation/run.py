@@ -1,10 +1,10 @@
 """`python -m tests.simulation.run`: many seeds, one seed with its trace, a failing one made small, mutants, coverage.
 
-    --seeds A:B [--jobs N] [--mutant NAME]   run the schedules of these seeds; 1 if any fails
-    --seed N --trace [--mutant NAME]         run one and print every event
-    --shrink N [--mutant NAME]               leave out steps one by one while it still fails
-    --mutants [--seeds A:B]                  search for each mutant the first seed that catches it
-    --seeds A:B --coverage                   which lines of the product ran, per package (in this process)
+--seeds A:B [--jobs N] [--mutant NAME]   run the schedules of these seeds; 1 if any fails
+--seed N --trace [--mutant NAME]         run one and print every event
+--shrink N [--mutant NAME]               leave out steps one by one while it still fails
+--mutants [--seeds A:B]                  search for each mutant the first seed that catches it
+--seeds A:B --coverage                   which lines of the product ran, per package (in this process)
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def _print_failure(result: Result) -> None:
 
 def _summary(counts: Counter[str], schedules: int) -> Iterator[str]:
     operations = sum(
-        counts[name] for name in ("produce requests", "acks=1 requests", "fetch requests", "commits", "group joins")
+        counts[name]
+        for name in ("produce requests", "acks=1 requests", "fetch requests", "commits", "group joins")
     )
     yield f"client operations: {operations:,} ({operations / schedules:,.0f} per schedule)"
     yield ", ".join(
@@ -104,7 +105,9 @@ def _summary(counts: Counter[str], schedules: int) -> Iterator[str]:
             "elections", "truncations", "logs started over", "comparisons", "failed starts",
         )
     )  # fmt: skip
-    faults = {name.removeprefix("fault "): count for name, count in counts.items() if name.startswith("fault ")}
+    faults = {
+        name.removeprefix("fault "): count for name, count in counts.items() if name.startswith("fault ")
+    }
     total = sum(faults.values())
     yield f"faults and operations: {total:,} ({total / schedules:.1f} per schedule)"
     yield ", ".join(f"{name} {count}" for name, count in sorted(faults.items()))
@@ -117,7 +120,9 @@ def _run_one(seed: int, *, trace: bool) -> int:
     schedule = draw(seed)
     _print_schedule(schedule)
     if trace:
-        logging.basicConfig(level=logging.INFO, format="             . %(name)s: %(message)s", stream=sys.stdout)
+        logging.basicConfig(
+            level=logging.INFO, format="             . %(name)s: %(message)s", stream=sys.stdout
+        )
     verdict = run_schedule(schedule, show=print if trace else None)
     _print_verdict(verdict)
     return 0 if verdict.ok else 1
@@ -132,7 +137,9 @@ def _print_schedule(schedule: Schedule) -> None:
 
 
 def _print_verdict(verdict: Verdict) -> None:
-    print(f"seed {verdict.seed}: {'ok' if verdict.ok else 'FAILED'} after {verdict.virtual_s:.1f} virtual seconds")
+    print(
+        f"seed {verdict.seed}: {'ok' if verdict.ok else 'FAILED'} after {verdict.virtual_s:.1f} virtual seconds"
+    )
     print(f"digest {verdict.digest}")
     for violation in verdict.violations:
         print(f"  {violation}")
@@ -161,7 +168,10 @@ def _search_mutants(seeds: range, jobs: int) -> int:
                 caught.setdefault(name, result)
         for name, result in caught.items():
             del open_[name]
-            print(f"{name}: seed {result.seed}, {', '.join(result.rules)}: {result.violations[0][:200]}", flush=True)
+            print(
+                f"{name}: seed {result.seed}, {', '.join(result.rules)}: {result.violations[0][:200]}",
+                flush=True,
+            )
         if not open_:
             return 0
     for name in open_:

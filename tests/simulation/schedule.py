@@ -99,11 +99,21 @@ def _isolate(rng: random.Random) -> dict[str, Any]:
 
 
 def _cut_controller(rng: random.Random) -> dict[str, Any]:
-    return {"hosts": ["controller-0", "store"], "both": rng.random() < 0.6, "reset": False, "lasts": _lasting(rng)}
+    return {
+        "hosts": ["controller-0", "store"],
+        "both": rng.random() < 0.6,
+        "reset": False,
+        "lasts": _lasting(rng),
+    }
 
 
 def _cut_client(rng: random.Random) -> dict[str, Any]:
-    return {"client": rng.randrange(6), "node": _node(rng), "both": rng.random() < 0.5, "lasts": _lasting(rng)}
+    return {
+        "client": rng.randrange(6),
+        "node": _node(rng),
+        "both": rng.random() < 0.5,
+        "lasts": _lasting(rng),
+    }
 
 
 def _reset(rng: random.Random) -> dict[str, Any]:
@@ -232,7 +242,9 @@ def draw(seed: int) -> Schedule:
     steps.sort(key=lambda step: step.at)
     minimum_b = rng.choice(("1", "2", "2"))
     topics = (
-        TopicPlan("a", 2, {"min.insync.replicas": "2", "internal.segment.bytes": str(rng.choice((2_000, 20_000)))}),
+        TopicPlan(
+            "a", 2, {"min.insync.replicas": "2", "internal.segment.bytes": str(rng.choice((2_000, 20_000)))}
+        ),
         TopicPlan("b", 1, {"min.insync.replicas": minimum_b}),
     )
     steps = _allowed(steps, minimum_b, replicated=replicated)
@@ -250,7 +262,10 @@ def _allowed(steps: list[Step], minimum_b: str, *, replicated: bool) -> list[Ste
     for step in steps:
         loses = step.kind == "wipe" or (
             replicated
-            and (step.kind in ("power-off", "power-cut") or (step.kind == "blackout" and step.details["how"] == "power"))
+            and (
+                step.kind in ("power-off", "power-cut")
+                or (step.kind == "blackout" and step.details["how"] == "power")
+            )
         )
         if loses:
             losses += 1

@@ -1,7 +1,7 @@
 """One schedule from its start to its verdict.
 
-    cluster up -> clients work while the steps of the schedule happen -> everything is healed -> everything has to become
-    healthy and finish within bounded virtual time -> what was seen is checked against what is there
+cluster up -> clients work while the steps of the schedule happen -> everything is healed -> everything has to become
+healthy and finish within bounded virtual time -> what was seen is checked against what is there
 """
 
 from __future__ import annotations
@@ -209,7 +209,9 @@ class Simulation:
                 missing.append(f"nobody leads {partition}")
                 continue
             if leader.high_watermark != leader.log.end_offset:
-                missing.append(f"{partition}: {leader.high_watermark} of {leader.log.end_offset} are committed")
+                missing.append(
+                    f"{partition}: {leader.high_watermark} of {leader.log.end_offset} are committed"
+                )
             for consumer in self.consumers:
                 position = consumer.follower.positions.get(partition)
                 if position is not None and position.offset < leader.high_watermark:
@@ -219,7 +221,9 @@ class Simulation:
             if partition[0] == self.schedule.topics[0].name and self.members:
                 acked = [c.offset for c in self.journal.commits[partition] if c.ended is not None]
                 if leader.high_watermark and max(acked, default=0) < leader.high_watermark:
-                    missing.append(f"the group committed {max(acked, default=0)} of {leader.high_watermark} in {partition}")
+                    missing.append(
+                        f"the group committed {max(acked, default=0)} of {leader.high_watermark} in {partition}"
+                    )
         return missing
 
     def _partitions(self) -> list[TopicPartition]:

@@ -53,7 +53,12 @@ class StorePath:
     """The way from one host to the store."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, links: Links, host: str, rng: random.Random, faults: StoreFaults
+        self,
+        loop: asyncio.AbstractEventLoop,
+        links: Links,
+        host: str,
+        rng: random.Random,
+        faults: StoreFaults,
     ) -> None:
         self.loop = loop
         self.links = links

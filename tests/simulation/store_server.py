@@ -140,7 +140,9 @@ class StoreServer:
         except TypeError as error:
             raise Invalid(f"{kind} {name} holds something that is not JSON: {error}") from error
         if len(body) > object_rules.MAX_OBJECT_BYTES:
-            raise Invalid(f"{kind} {name} has {len(body)} bytes; {object_rules.MAX_OBJECT_BYTES} is the limit")
+            raise Invalid(
+                f"{kind} {name} has {len(body)} bytes; {object_rules.MAX_OBJECT_BYTES} is the limit"
+            )
         if type_ is EventType.DELETED:
             self._objects[kind].pop(name, None)
         else:
