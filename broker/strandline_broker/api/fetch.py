@@ -239,6 +239,7 @@ class FetchHandler:
                         records = found
                         left -= found.length
                         byte_count += found.length
+                        partition.bytes_out += found.length
             except KafkaError as error:
                 must_answer = True
                 topics.setdefault(target.key, []).append(error_row(self._replicas, target, error, partition))

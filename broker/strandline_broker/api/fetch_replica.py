@@ -284,6 +284,7 @@ class ReplicaFetchHandler:
         if found is not None:
             reading.left -= found.length
             reading.byte_count += found.length
+            partition.replicated_out += found.length
             if self._throttle is not None:
                 self._throttle.passed(partition.topic, partition.index, found.length, now)
         return found

@@ -75,6 +75,19 @@ class FetchSettings(NamedTuple):
     backoff_s: float = 1.0
 
 
+class FetchCounters:
+    """What all fetchers of a broker count, for metrics."""
+
+    __slots__ = ("connections", "failures", "refusals")
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.failures = 0
+        """Connections to leaders made, and those that failed or could not be made."""
+        self.refusals = 0
+        """Partitions that could not be copied for a moment, because of an error of the leader or of this disk."""
+
+
 class _Followed:
     """One partition that is followed in one epoch."""
 
@@ -83,7 +96,6 @@ class _Followed:
         "delayed_until",
         "epoch",
         "key",
-        "leader_high_watermark",
         "leader_log_start",
         "partition",
         "requested",
@@ -97,7 +109,6 @@ class _Followed:
         self.delayed_until = 0.0
         self.requested = False
         """Whether an answer may speak of this partition in this epoch: it was asked for."""
-        self.leader_high_watermark = -1
         self.leader_log_start = 0
 
 
@@ -116,8 +127,10 @@ class LeaderFetcher:
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         rng: random.Random,
+        counters: FetchCounters | None = None,
     ) -> None:
         self.leader_id = leader_id
+        self._counters = counters if counters is not None else FetchCounters()
         self._own = own
         self._connect = connect
         self._request_sync = request_sync
@@ -181,6 +194,7 @@ class LeaderFetcher:
             connection: PeerConnection | None = None
             try:
                 connection = await self._connect(self.leader_id)
+                self._counters.connections += 1
                 self._session.reset()
                 while True:
                     await self._round(connection)
@@ -189,6 +203,7 @@ class LeaderFetcher:
             except (PeerError, DecodeError) as error:
                 level = logging.DEBUG if self._complained else logging.WARNING
                 self._complained = True
+                self._counters.failures += 1
                 logger.log(level, "cannot fetch from broker %d, trying again: %s", self.leader_id, error)
             finally:
                 if connection is not None:
@@ -278,7 +293,7 @@ class LeaderFetcher:
 
     def _learn(self, one: _Followed) -> None:
         try:
-            one.partition.learn_from_leader(one.leader_high_watermark, one.leader_log_start)
+            one.partition.learn_from_leader(one.partition.leader_high_watermark, one.leader_log_start)
         except KafkaError as error:
             logger.error("%r: %s", one.partition, error)
             self._delay(one, self._settings.backoff_s)
@@ -294,7 +309,7 @@ class LeaderFetcher:
     def _hold_back(self, one: _Followed) -> bool:
         """Put a throttled partition off that lacks something of its leader's, as long as its share is used up."""
         partition = one.partition
-        if self._throttle is None or 0 <= one.leader_high_watermark <= partition.log.end_offset:
+        if self._throttle is None or partition.lag == 0:
             return False
         wait_s = self._throttle.wait_s(partition.topic, partition.index, self._clock.monotonic())
         if wait_s > 0:
@@ -348,7 +363,7 @@ class LeaderFetcher:
                     if self._throttle is not None:
                         now = self._clock.monotonic()
                         self._throttle.passed(partition.topic, partition.index, len(row.records), now)
-                one.leader_high_watermark = row.high_watermark
+                partition.leader_high_watermark = row.high_watermark
                 one.leader_log_start = row.log_start_offset
                 if partition.wants_sync:
                     self._unsynced[key] = None
@@ -357,6 +372,7 @@ class LeaderFetcher:
                     partition.learn_from_leader(row.high_watermark, row.log_start_offset)
         except KafkaError as error:
             logger.error("%r: cannot take what its leader sent: %s", partition, error)
+            self._counters.refusals += 1
             self._delay(one, self._settings.backoff_s)
             return
         one.backoff.reset()
@@ -376,6 +392,7 @@ class LeaderFetcher:
             else:
                 return
         else:
+            self._counters.refusals += 1
             logger.error("%r: broker %d refuses a fetch at %d: %s", partition, self.leader_id,
                          partition.log.end_offset, code.name)  # fmt: skip
         self._delay(one, self._settings.backoff_s)

@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from strandline_broker.peers.contract import PeerConnection, PeerError, Peers
-from strandline_broker.replica.fetcher import FetchSettings, LeaderFetcher
+from strandline_broker.replica.fetcher import FetchCounters, FetchSettings, LeaderFetcher
 
 if TYPE_CHECKING:
     import random
@@ -55,6 +55,7 @@ class Fetchers:
         self._clock = clock
         self._loop = loop
         self._rng = rng
+        self.counters = FetchCounters()
         self._fetchers: dict[int, LeaderFetcher] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._leader_of: dict[PartitionKey, int] = {}
@@ -90,6 +91,7 @@ class Fetchers:
                 clock=self._clock,
                 loop=self._loop,
                 rng=self._rng,
+                counters=self.counters,
             )
             self._tasks[leader_id] = self._loop.create_task(fetcher.run(), name=f"fetch-from-{leader_id}")
             self._tasks[leader_id].add_done_callback(_report)
@@ -115,6 +117,11 @@ class Fetchers:
     def followed_count(self) -> int:
         """Return how many partitions are being copied."""
         return len(self._leader_of)
+
+    @property
+    def leader_count(self) -> int:
+        """Return from how many brokers they are copied."""
+        return len(self._fetchers)
 
     async def _connect(self, leader_id: int) -> PeerConnection:
         assert self._peers is not None

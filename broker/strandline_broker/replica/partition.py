@@ -93,12 +93,15 @@ class Partition:
         "is_leader",
         "isr_size",
         "leader_epoch",
+        "leader_high_watermark",
         "leader_id",
         "leadership",
         "log",
         "min_isr",
         "on_synced",
         "replica_waiters",
+        "replicated_in",
+        "replicated_out",
         "topic",
         "topic_id",
         "unfit_epoch",
@@ -120,9 +123,13 @@ class Partition:
         self.unfit_epoch = -1
         """Leader epoch in which this broker must not lead (again): its log lost bytes that followers may have."""
         self.high_watermark = max(log.start_offset, min(high_watermark, log.synced_end))
-        # Bytes of batches accepted from producers and handed to readers since the log was opened, for metrics.
+        self.leader_high_watermark = -1
+        """While following: what the leader said last of its high watermark; -1 before it said anything."""
+        # Bytes of batches since the log was opened, for metrics: from producers, to consumers, and between replicas.
         self.bytes_in = 0
         self.bytes_out = 0
+        self.replicated_in = 0
+        self.replicated_out = 0
         # In the order of their coming.
         self.fetch_waiters: dict[FetchWaiter, None] = {}
         self.replica_waiters: dict[ReplicaWaiter, None] = {}
@@ -189,6 +196,7 @@ class Partition:
         """Stop leading; whoever waits is told to look for the new leader (-1: there is none)."""
         self.is_leader = False
         self.leadership = None
+        self.leader_high_watermark = -1
         self.leader_id = leader_id
         self.leader_epoch = max(self.leader_epoch, leader_epoch)
         self.isr_size = 0
@@ -486,6 +494,17 @@ class Partition:
         return self.log.synced_end if self._fsync else self.log.end_offset
 
     @property
+    def lag(self) -> int:
+        """Committed records that are not here: 0 for a leader, -1 while a follower has not heard of its leader."""
+        if self.is_leader:
+            return 0
+        return (
+            max(self.leader_high_watermark - self.log.end_offset, 0)
+            if self.leader_high_watermark >= 0
+            else -1
+        )
+
+    @property
     def wants_sync(self) -> bool:
         """Whether a follower has to wait for a sync before it may fetch again."""
         return self._fsync and self.log.end_offset > self.log.synced_end
@@ -495,7 +514,7 @@ class Partition:
         assert not self.is_leader, "only followers copy"
         self.log.now_ms = now_ms
         self.log.append_follower(records)
-        self.bytes_in += len(records)
+        self.replicated_in += len(records)
 
     def learn_from_leader(self, high_watermark: int, log_start: int) -> None:
         """Take over the leader's high watermark and log start, as far as they lie within this log. Raises KafkaError."""

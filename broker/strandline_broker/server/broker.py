@@ -138,6 +138,11 @@ class Broker:
         """Id of the cluster, as clients are told it."""
         return self._volume.identity.cluster_id
 
+    @property
+    def own_ref(self) -> ReplicaRef:
+        """This broker as ISRs name it."""
+        return ReplicaRef(self.config.broker_id, self._volume.identity.generation)
+
     # -- start ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -182,7 +187,7 @@ class Broker:
 
     def _make_replication(self) -> None:
         config, volume = self.config, self._volume
-        own = ReplicaRef(config.broker_id, volume.identity.generation)
+        own = self.own_ref
         attempts = load_attempts(self._disk)
         throttles = Throttles.make(config.broker_id, self.view)
         fetchers = make_fetchers(

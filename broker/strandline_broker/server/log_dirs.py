@@ -49,5 +49,5 @@ def _absolute(path: str) -> str:
 
 def _replica(partition: Partition) -> LogDirReplica:
     log = partition.log
-    lag = _UNKNOWN if log.failed else max(partition.high_watermark - log.end_offset, 0)
+    lag = _UNKNOWN if log.failed else partition.lag
     return LogDirReplica(partition.topic, partition.index, log.size_bytes, lag)

@@ -9,7 +9,7 @@ Imported only once the Kafka listeners are up, because prometheus_client takes i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,12 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from strandline_broker.log.cleaner import CleanerMetrics
+from strandline_broker.server.partition_report import followers_of
 
 if TYPE_CHECKING:
+    from strandline_broker.replica.partition import Partition
     from strandline_broker.server.broker import Broker
+    from strandline_broker.server.replication import Replication
 
 
 @dataclass(slots=True)
@@ -30,12 +33,76 @@ class TopicTotals:
 
     partitions: int = 0
     leaders: int = 0
+    under_replicated: int = 0
     under_min_isr: int = 0
+    at_min_isr: int = 0
+    offline: int = 0
     failed: int = 0
+    max_lag: int = 0
+    max_follower_lag: int = 0
     size_bytes: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    replicated_in: int = 0
+    replicated_out: int = 0
     unsynced_records: int = 0
+
+    def add(self, partition: Partition) -> None:
+        """Count one more partition."""
+        log = partition.log
+        self.partitions += 1
+        if partition.leadership is not None:
+            self.leaders += 1
+            state = partition.leadership.state
+            # As Kafka counts: who is only being added is not missed yet.
+            self.under_replicated += len(state.isr) < len(state.replicas) - len(state.adding)
+            self.under_min_isr += partition.isr_size < partition.min_isr
+            self.at_min_isr += partition.isr_size == partition.min_isr
+            self.max_follower_lag = max([self.max_follower_lag, *(f.lag for f in followers_of(partition))])
+        elif partition.leader_id < 0:
+            self.offline += 1
+        self.failed += bool(log.failed)
+        self.max_lag = max(self.max_lag, partition.lag)
+        self.size_bytes += log.size_bytes
+        self.bytes_in += partition.bytes_in
+        self.bytes_out += partition.bytes_out
+        self.replicated_in += partition.replicated_in
+        self.replicated_out += partition.replicated_out
+        self.unsynced_records += log.end_offset - log.synced_end
+
+
+@dataclass(slots=True)
+class ReplicationTotals:
+    """What one broker does as a follower, and for the ISRs of what it leads. Throttles by direction."""
+
+    followed_partitions: int = 0
+    leaders_followed: int = 0
+    connections: int = 0
+    connection_failures: int = 0
+    fetch_errors: int = 0
+    isr_shrinks: int = 0
+    isr_expansions: int = 0
+    throttled_rates: dict[str, float] = field(default_factory=dict)
+    throttled_bytes: dict[str, int] = field(default_factory=dict)
+    throttled_waits: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, replication: Replication) -> ReplicationTotals:
+        """Copy the counters."""
+        fetchers, keeper = replication.fetchers, replication.keeper
+        throttles = replication.throttles._asdict().items()
+        return cls(
+            followed_partitions=fetchers.followed_count,
+            leaders_followed=fetchers.leader_count,
+            connections=fetchers.counters.connections,
+            connection_failures=fetchers.counters.failures,
+            fetch_errors=fetchers.counters.refusals,
+            isr_shrinks=keeper.shrinks,
+            isr_expansions=keeper.expansions,
+            throttled_rates={name: one.rate for name, one in throttles if one.rate is not None},
+            throttled_bytes={name: one.passed_bytes for name, one in throttles},
+            throttled_waits={name: one.held_back for name, one in throttles},
+        )
 
 
 @dataclass(slots=True)
@@ -53,6 +120,7 @@ class Snapshot:
     parked_fetches: int = 0
     fetch_sessions: int = 0
     sync_groups: int = 0
+    replication: ReplicationTotals = field(default_factory=ReplicationTotals)
     cleaner: CleanerMetrics = field(default_factory=CleanerMetrics)
     uncleanable_logs: int = 0
 
@@ -88,6 +156,7 @@ def take_snapshot(broker: Broker) -> Snapshot:
         parked_fetches=broker.fetch.parked_count,
         fetch_sessions=len(broker.sessions),
         sync_groups=broker.flusher.groups,
+        replication=ReplicationTotals.of(broker.replication),
     )
     if broker.cleaning is not None:
         snapshot.cleaner = replace(broker.cleaning.cleaner.metrics)
@@ -97,16 +166,7 @@ def take_snapshot(broker: Broker) -> Snapshot:
         totals = topics.get(partition.topic)
         if totals is None:
             totals = topics[partition.topic] = TopicTotals()
-        log = partition.log
-        totals.partitions += 1
-        if partition.is_leader:
-            totals.leaders += 1
-            totals.under_min_isr += partition.isr_size < partition.min_isr
-        totals.failed += bool(log.failed)
-        totals.size_bytes += log.size_bytes
-        totals.bytes_in += partition.bytes_in
-        totals.bytes_out += partition.bytes_out
-        totals.unsynced_records += log.end_offset - log.synced_end
+        totals.add(partition)
     return snapshot
 
 
@@ -141,6 +201,7 @@ class _SnapshotCollector(Collector):
         yield from _broker_metrics(self._snapshot)
         yield from _net_metrics(self._snapshot)
         yield from _api_metrics(self._snapshot)
+        yield from _replication_metrics(self._snapshot.replication)
         yield from _cleaner_metrics(self._snapshot)
         yield from _topic_metrics(self._snapshot.topics)
 
@@ -217,6 +278,60 @@ def _api_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
+def _replication_metrics(totals: ReplicationTotals) -> Iterator[Metric]:
+    for kind, name, text, value in (
+        (
+            GaugeMetricFamily,
+            "followed_partitions",
+            "Partitions copied from other brokers.",
+            totals.followed_partitions,
+        ),
+        (
+            GaugeMetricFamily,
+            "leaders_followed",
+            "Brokers that they are copied from.",
+            totals.leaders_followed,
+        ),
+        (CounterMetricFamily, "connections", "Connections made to leaders.", totals.connections),
+        (
+            CounterMetricFamily,
+            "connection_failures",
+            "Connections to leaders that failed or could not be made.",
+            totals.connection_failures,
+        ),
+        (
+            CounterMetricFamily,
+            "fetch_errors",
+            "Times that a partition could not be copied, because of its leader's answer or of this disk.",
+            totals.fetch_errors,
+        ),
+        (
+            CounterMetricFamily,
+            "isr_shrinks",
+            "Replicas that leaders here took out of ISRs.",
+            totals.isr_shrinks,
+        ),
+        (
+            CounterMetricFamily,
+            "isr_expansions",
+            "Replicas that leaders here took into ISRs.",
+            totals.isr_expansions,
+        ),
+    ):
+        yield kind(f"strandline_replication_{name}", text, value)
+    for kind, name, text, values in (
+        (
+            GaugeMetricFamily,
+            "bytes_per_second",
+            "Limit for throttled replicas, if set.",
+            totals.throttled_rates,
+        ),
+        (CounterMetricFamily, "bytes", "Bytes of throttled replicas.", totals.throttled_bytes),
+        (CounterMetricFamily, "waits", "Times that a throttled replica had to wait.", totals.throttled_waits),
+    ):
+        yield _labelled(kind, f"strandline_replication_throttle_{name}", text, "direction", values)
+
+
 def _cleaner_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     cleaner = snapshot.cleaner
     yield GaugeMetricFamily(
@@ -251,9 +366,34 @@ def _topic_metrics(topics: dict[str, TopicTotals]) -> Iterator[Metric]:
         (GaugeMetricFamily, "leaders", "Partitions of the topic that this broker leads.", "leaders"),
         (
             GaugeMetricFamily,
+            "under_replicated_partitions",
+            "Led partitions with replicas that are not in sync.",
+            "under_replicated",
+        ),
+        (
+            GaugeMetricFamily,
             "under_min_isr_partitions",
             "Led partitions that refuse acks=all because too few replicas are in sync.",
             "under_min_isr",
+        ),
+        (
+            GaugeMetricFamily,
+            "at_min_isr_partitions",
+            "Led partitions that would refuse acks=all if one more replica were lost.",
+            "at_min_isr",
+        ),
+        (GaugeMetricFamily, "offline_partitions", "Partitions here that nobody leads.", "offline"),
+        (
+            GaugeMetricFamily,
+            "max_lag_records",
+            "Most that a replica here lacks of what its leader has committed.",
+            "max_lag",
+        ),
+        (
+            GaugeMetricFamily,
+            "max_follower_lag_records",
+            "Most that a follower lacks of a partition that is led here.",
+            "max_follower_lag",
         ),
         (GaugeMetricFamily, "failed_partitions", "Partitions whose log cannot be used.", "failed"),
         (GaugeMetricFamily, "size_bytes", "Bytes of the topic on this broker's disk.", "size_bytes"),
@@ -264,7 +404,19 @@ def _topic_metrics(topics: dict[str, TopicTotals]) -> Iterator[Metric]:
             "unsynced_records",
         ),
         (CounterMetricFamily, "received_bytes", "Bytes of batches accepted from producers.", "bytes_in"),
-        (CounterMetricFamily, "sent_bytes", "Bytes of batches sent to readers.", "bytes_out"),
+        (CounterMetricFamily, "sent_bytes", "Bytes of batches sent to consumers.", "bytes_out"),
+        (
+            CounterMetricFamily,
+            "replication_received_bytes",
+            "Bytes of batches copied from leaders.",
+            "replicated_in",
+        ),
+        (
+            CounterMetricFamily,
+            "replication_sent_bytes",
+            "Bytes of batches sent to followers.",
+            "replicated_out",
+        ),
     ):
         values = {topic: getattr(totals, attribute) for topic, totals in topics.items()}
         yield _labelled(kind, f"strandline_topic_{name}", text, "topic", values)
@@ -275,7 +427,7 @@ def _labelled(
     name: str,
     text: str,
     label: str,
-    values: dict[str, int],
+    values: Mapping[str, float],
 ) -> Metric:
     family = kind(name, text, labels=(label,))
     for value, number in values.items():

@@ -1,13 +1,30 @@
-"""What `/v1/partitions` shows of each partition, and the rates in it. Pure but for the sampling times it is given."""
+"""What `/v1/partitions` shows of each partition, the rates in it, and how far followers are. Pure: times are arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from strandline_broker.replica.partition import Partition
 
-_Counters = tuple[Partition, int, int]
+_UNKNOWN = -1
+
+
+class Rates(NamedTuple):
+    """Bytes per second: from producers, to consumers, and from and to other replicas."""
+
+    bytes_in: float
+    bytes_out: float
+    replicated_in: float
+    replicated_out: float
+
+
+_Counts = tuple[int, int, int, int]
+_Sample = tuple[float, dict[tuple[str, int], tuple[Partition, _Counts]]]
+
+
+def _counts(partition: Partition) -> _Counts:
+    return partition.bytes_in, partition.bytes_out, partition.replicated_in, partition.replicated_out
 
 
 class RateSampler:
@@ -17,36 +34,63 @@ class RateSampler:
     """
 
     def __init__(self) -> None:
-        self._older: tuple[float, dict[tuple[str, int], _Counters]] | None = None
-        self._newer: tuple[float, dict[tuple[str, int], _Counters]] | None = None
+        self._older: _Sample | None = None
+        self._newer: _Sample | None = None
 
     def sample(self, partitions: Iterable[Partition], now: float) -> None:
         """Remember the counters; `now` in seconds of a monotonic clock."""
-        counters = {(p.topic, p.index): (p, p.bytes_in, p.bytes_out) for p in partitions}
+        counters = {(p.topic, p.index): (p, _counts(p)) for p in partitions}
         self._older, self._newer = self._newer, (now, counters)
 
-    def rates(self, partition: Partition, now: float) -> tuple[float, float]:
-        """Return (bytes in, bytes out) per second; zero before the first sample."""
+    def rates(self, partition: Partition, now: float) -> Rates:
+        """Return what moves; nothing before the first sample."""
         sample = self._older or self._newer
         if sample is None or now <= sample[0]:
-            return 0.0, 0.0
-        known, bytes_in, bytes_out = sample[1].get((partition.topic, partition.index), (partition, 0, 0))
+            return Rates(0.0, 0.0, 0.0, 0.0)
+        known, then = sample[1].get((partition.topic, partition.index), (None, (0, 0, 0, 0)))
         if known is not partition:
-            bytes_in = bytes_out = 0  # opened again since: its counters began anew
+            then = (0, 0, 0, 0)  # opened since: its counters began anew
         seconds = now - sample[0]
-        return (partition.bytes_in - bytes_in) / seconds, (partition.bytes_out - bytes_out) / seconds
+        return Rates(
+            *((count - before) / seconds for count, before in zip(_counts(partition), then, strict=True))
+        )
+
+
+class FollowerProgress(NamedTuple):
+    """A follower as its leader knows it; offsets and lag in records, -1 before its first fetch in this epoch."""
+
+    broker_id: int
+    log_end: int
+    lag: int
+    in_sync: bool
+
+
+def followers_of(partition: Partition) -> Iterator[FollowerProgress]:
+    """Yield the other replicas of a partition that is led here, in the order of its replicas; nobody's otherwise."""
+    leadership = partition.leadership
+    if leadership is None:
+        return
+    in_sync = leadership.state.isr_ids
+    for broker_id in leadership.state.replicas:
+        if broker_id == partition.leader_id:
+            continue
+        follower = leadership.followers.get(broker_id)
+        log_end = follower.log_end if follower is not None else _UNKNOWN
+        lag = max(partition.log.end_offset - log_end, 0) if log_end >= 0 else _UNKNOWN
+        yield FollowerProgress(broker_id, log_end, lag, broker_id in in_sync)
 
 
 def report(partitions: Iterable[Partition], sampler: RateSampler, now: float) -> list[dict[str, Any]]:
     """Return one JSON object per partition, by topic and number.
 
-    Offsets are those of the next record; sizes in bytes. `role` is leader, follower (another broker leads), offline
-    (nobody does) or failed (the log cannot be used, `problem` says why).
+    Offsets are those of the next record; sizes in bytes; lags in records, -1 for unknown: a follower's behind its leader's
+    high watermark, in `followers` behind the leader's log end. `role` is leader, follower (another broker leads), offline
+    (nobody does) or failed (the log cannot be used, `problem` says why). Only a leader shows ISR and followers.
     """
     rows = []
     for partition in sorted(partitions, key=lambda p: (p.topic, p.index)):
         log = partition.log
-        bytes_in, bytes_out = sampler.rates(partition, now)
+        rates = sampler.rates(partition, now)
         row: dict[str, Any] = {
             "topic": partition.topic,
             "partition": partition.index,
@@ -59,13 +103,35 @@ def report(partitions: Iterable[Partition], sampler: RateSampler, now: float) ->
             "syncedEndOffset": log.synced_end,
             "logEndOffset": log.end_offset,
             "sizeBytes": log.size_bytes,
-            "bytesInPerSecond": round(bytes_in, 1),
-            "bytesOutPerSecond": round(bytes_out, 1),
+            "bytesInPerSecond": round(rates.bytes_in, 1),
+            "bytesOutPerSecond": round(rates.bytes_out, 1),
+            "replicationBytesInPerSecond": round(rates.replicated_in, 1),
+            "replicationBytesOutPerSecond": round(rates.replicated_out, 1),
         }
+        if partition.leadership is not None:
+            row |= _leadership(partition)
+        elif partition.leader_id >= 0:
+            row["lag"] = partition.lag
         if log.failed:
             row["problem"] = log.failed
         rows.append(row)
     return rows
+
+
+def _leadership(partition: Partition) -> dict[str, Any]:
+    assert partition.leadership is not None
+    state = partition.leadership.state
+    return {
+        "replicas": list(state.replicas),
+        "isr": list(state.isr_ids),
+        "eligibleLeaderReplicas": [ref.broker_id for ref in state.elr],
+        "minInsyncReplicas": partition.min_isr,
+        "partitionEpoch": state.partition_epoch,
+        "followers": [
+            {"broker": one.broker_id, "logEndOffset": one.log_end, "lag": one.lag, "inSync": one.in_sync}
+            for one in followers_of(partition)
+        ],
+    }
 
 
 def _role(partition: Partition) -> str:

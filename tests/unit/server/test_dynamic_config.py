@@ -63,16 +63,16 @@ async def _at_once(work: Callable[[], object]) -> object:
     return work()
 
 
-def replica(topic: str, index: int, size: int, *, end: int, failed: str = "") -> Any:
-    log = SimpleNamespace(size_bytes=size, end_offset=end, failed=failed)
-    return SimpleNamespace(topic=topic, index=index, log=log, high_watermark=10)
+def replica(topic: str, index: int, size: int, *, lag: int, failed: str = "") -> Any:
+    log = SimpleNamespace(size_bytes=size, failed=failed)
+    return SimpleNamespace(topic=topic, index=index, log=log, lag=lag)
 
 
 def test_a_directory_and_its_replicas(tmp_path: Path) -> None:
     replicas = [
-        replica("b", 0, 5, end=10),
-        replica("a", 11, 6, end=7),
-        replica("a", 2, 7, end=12, failed="disk"),
+        replica("b", 0, 5, lag=0),
+        replica("a", 11, 6, lag=3),
+        replica("a", 2, 7, lag=2, failed="disk"),
     ]
     found = asyncio.run(log_dirs.describe(str(tmp_path), LocalDisk(tmp_path), replicas, _at_once))
     assert (found.path, found.error) == (str(tmp_path), ErrorCode.NONE)
@@ -85,5 +85,5 @@ def test_a_directory_that_cannot_be_looked_at() -> None:
         raise DiskError(5, "Input/output error")
 
     disk: Any = SimpleNamespace(total_bytes=fails, free_bytes=fails)
-    found = asyncio.run(log_dirs.describe("/data", disk, [replica("a", 0, 1, end=1)], _at_once))
+    found = asyncio.run(log_dirs.describe("/data", disk, [replica("a", 0, 1, lag=0)], _at_once))
     assert found == ("/data", ErrorCode.KAFKA_STORAGE_ERROR, -1, -1, ())

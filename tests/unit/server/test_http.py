@@ -23,6 +23,7 @@ from strandline_broker.seams.clock import ManualClock
 from strandline_broker.server.http import HttpServer
 from strandline_broker.server.metrics import MetricsRegistry, take_snapshot
 from strandline_broker.server.partition_report import RateSampler, report
+from strandline_broker.server.replication import Throttles
 
 
 def fake_partition(topic: str, index: int, **changes: Any) -> Any:
@@ -37,8 +38,44 @@ def fake_partition(topic: str, index: int, **changes: Any) -> Any:
         "min_isr": 1,
         "bytes_in": 0,
         "bytes_out": 0,
+        "replicated_in": 0,
+        "replicated_out": 0,
+        "lag": 0,
+        "leadership": None,
     }
     return SimpleNamespace(topic=topic, index=index, log=log, **{**fields, **changes})
+
+
+def leading(
+    *isr: int,
+    replicas: tuple[int, ...] = (0, 1, 2),
+    adding: tuple[int, ...] = (),
+    ends: dict[int, int] | None = None,
+) -> dict[str, Any]:
+    """Return what a partition has that broker 0 leads; `ends` are the log ends of followers that fetched."""
+    state = PartitionState(
+        replicas=replicas,
+        adding=adding,
+        isr=tuple(ReplicaRef(b, 7) for b in isr),
+        leader=0,
+        partition_epoch=4,
+    )
+    followers = {broker: SimpleNamespace(log_end=end) for broker, end in (ends or {}).items()}
+    return {"leadership": SimpleNamespace(state=state, followers=followers), "isr_size": len(isr)}
+
+
+def replication() -> Any:
+    throttles = Throttles.make(0, ClusterCache("dev"))
+    throttles.leader.set_rate(5000.0, 0.0)
+    return SimpleNamespace(
+        fetchers=SimpleNamespace(
+            followed_count=12,
+            leader_count=2,
+            counters=SimpleNamespace(connections=3, failures=1, refusals=5),
+        ),
+        keeper=SimpleNamespace(shrinks=6, expansions=7),
+        throttles=throttles,
+    )
 
 
 def fake_broker(*partitions: Any) -> Any:
@@ -46,6 +83,7 @@ def fake_broker(*partitions: Any) -> Any:
     view.fresh_since = 1.0
     return SimpleNamespace(
         config=SimpleNamespace(broker_id=0),
+        own_ref=ReplicaRef(0, 7),
         cluster_id="abc",
         ready=True,
         clock=ManualClock(),
@@ -55,6 +93,7 @@ def fake_broker(*partitions: Any) -> Any:
         fetch=SimpleNamespace(parked_count=4),
         sessions=[1, 2],
         flusher=SimpleNamespace(groups=9),
+        replication=replication(),
         cleaning=SimpleNamespace(
             cleaner=SimpleNamespace(
                 metrics=CleanerMetrics(cleanings=3, bytes_freed=700, cpu_s=1.5), uncleanable=["t-0"]
@@ -104,14 +143,18 @@ def test_health_and_readiness() -> None:
 
 
 def test_a_broker_outside_the_isr_is_not_ready() -> None:
-    def state(*, isr: tuple[int, ...], adding: tuple[int, ...] = ()) -> PartitionState:
-        return PartitionState(
-            replicas=(0, 1), isr=tuple(ReplicaRef(broker, 7) for broker in isr), leader=1, adding=adding
-        )
+    def state(*, isr: tuple[int, ...], adding: tuple[int, ...] = (), generation: int = 7) -> PartitionState:
+        members = tuple(ReplicaRef(broker, generation) for broker in isr)
+        return PartitionState(replicas=(0, 1), isr=members, leader=1, adding=adding)
 
     async def main() -> None:
         broker = fake_broker()
-        states = (state(isr=(0, 1)), state(isr=(1,), adding=(0,)), state(isr=(1,)))
+        states = (
+            state(isr=(0, 1)),
+            state(isr=(1,), adding=(0,)),
+            state(isr=(1,)),
+            state(isr=(0, 1), generation=6),
+        )
         made = new_partition_set(
             cluster="dev",
             topic_id=derive_topic_id("u", "t"),
@@ -123,19 +166,24 @@ def test_a_broker_outside_the_isr_is_not_ready() -> None:
         broker.view.replace(PARTITION_SET, [made.to_object()])
         async with serving(broker) as http, http.get("/readyz") as answer:
             assert answer.status == 503
-            assert await answer.text() == "t-2: not in the in-sync replicas\n"
+            assert await answer.text() == (
+                "t-2: not in the in-sync replicas\nt-3: not in the in-sync replicas\n"
+            )
 
     run(main())
 
 
 def test_metrics_show_the_counters() -> None:
     async def main() -> None:
-        failed = fake_partition("b", 0, is_leader=False, leader_id=1)
+        failed = fake_partition("b", 0, is_leader=False, leader_id=1, lag=-1)
         failed.log.failed = "no such disk"
         broker = fake_broker(
-            fake_partition("a", 0, bytes_in=100, bytes_out=7),
-            fake_partition("a", 1, bytes_in=11, min_isr=2),
+            fake_partition("a", 0, bytes_in=100, bytes_out=7, **leading(0, 1, 2, ends={1: 20, 2: 18})),
+            fake_partition("a", 1, bytes_in=11, min_isr=2, **leading(0, ends={1: 5})),
+            fake_partition("a", 2, replicated_out=70, **leading(0, 1, adding=(2,))),
             failed,
+            fake_partition("b", 1, is_leader=False, leader_id=-1),
+            fake_partition("b", 2, is_leader=False, leader_id=1, lag=9, replicated_in=80),
         )
         net = broker.server.metrics
         net.open_by_listener["PLAINTEXT"] = 3
@@ -160,15 +208,33 @@ def test_metrics_show_the_counters() -> None:
         assert found["strandline_log_cleaner_cpu_seconds_total", ()] == 1.5
         assert found["strandline_log_cleaner_uncleanable_logs", ()] == 1
         a, b = (("topic", "a"),), (("topic", "b"),)
-        assert found["strandline_topic_partitions", a] == 2
-        assert found["strandline_topic_leaders", a] == 2
+        assert found["strandline_topic_partitions", a] == 3
+        assert found["strandline_topic_leaders", a] == 3
         assert found["strandline_topic_leaders", b] == 0
+        assert found["strandline_topic_under_replicated_partitions", a] == 1
         assert found["strandline_topic_under_min_isr_partitions", a] == 1
+        assert found["strandline_topic_at_min_isr_partitions", a] == 0
+        assert found["strandline_topic_offline_partitions", a] == 0
+        assert found["strandline_topic_offline_partitions", b] == 1
+        assert found["strandline_topic_max_lag_records", b] == 9
+        assert found["strandline_topic_max_follower_lag_records", a] == 15
+        assert found["strandline_topic_replication_received_bytes_total", b] == 80
+        assert found["strandline_topic_replication_sent_bytes_total", a] == 70
         assert found["strandline_topic_failed_partitions", b] == 1
-        assert found["strandline_topic_size_bytes", a] == 2000
-        assert found["strandline_topic_unsynced_records", a] == 4
+        assert found["strandline_topic_size_bytes", a] == 3000
+        assert found["strandline_topic_unsynced_records", a] == 6
         assert found["strandline_topic_received_bytes_total", a] == 111
         assert found["strandline_topic_sent_bytes_total", a] == 7
+        assert found["strandline_replication_followed_partitions", ()] == 12
+        assert found["strandline_replication_leaders_followed", ()] == 2
+        assert found["strandline_replication_connections_total", ()] == 3
+        assert found["strandline_replication_connection_failures_total", ()] == 1
+        assert found["strandline_replication_fetch_errors_total", ()] == 5
+        assert found["strandline_replication_isr_shrinks_total", ()] == 6
+        assert found["strandline_replication_isr_expansions_total", ()] == 7
+        limits = [key for key in found if key[0] == "strandline_replication_throttle_bytes_per_second"]
+        assert limits == [("strandline_replication_throttle_bytes_per_second", (("direction", "leader"),))]
+        assert found[limits[0]] == 5000
         assert ("process_resident_memory_bytes", ()) in found
 
     run(main())
@@ -187,8 +253,8 @@ def test_partitions_as_json() -> None:
     async def main() -> None:
         broker = fake_broker(
             fake_partition("b", 0, is_leader=False, leader_id=-1),
-            fake_partition("a", 1, is_leader=False, leader_id=2),
-            fake_partition("a", 0),
+            fake_partition("a", 1, is_leader=False, leader_id=2, lag=4),
+            fake_partition("a", 0, min_isr=2, **leading(0, 2, ends={2: 18})),
         )
         async with serving(broker) as http:
             async with http.get("/v1/partitions") as answer:
@@ -215,7 +281,22 @@ def test_partitions_as_json() -> None:
             "sizeBytes": 1000,
             "bytesInPerSecond": 0.0,
             "bytesOutPerSecond": 0.0,
+            "replicationBytesInPerSecond": 0.0,
+            "replicationBytesOutPerSecond": 0.0,
+            "replicas": [0, 1, 2],
+            "isr": [0, 2],
+            "eligibleLeaderReplicas": [],
+            "minInsyncReplicas": 2,
+            "partitionEpoch": 4,
+            "followers": [
+                {"broker": 1, "logEndOffset": -1, "lag": -1, "inSync": False},
+                {"broker": 2, "logEndOffset": 18, "lag": 2, "inSync": True},
+            ],
         }
+        follower, offline = body["partitions"][1:]
+        assert follower["lag"] == 4
+        assert not {"isr", "followers"} & follower.keys()
+        assert "lag" not in offline
         assert [row["topic"] for row in only_b["partitions"]] == ["b"]
 
     run(main())
@@ -224,22 +305,23 @@ def test_partitions_as_json() -> None:
 def test_rates_look_back_one_to_two_samples() -> None:
     partition = fake_partition("a", 0)
     sampler = RateSampler()
-    assert sampler.rates(partition, 0.0) == (0.0, 0.0)
+    assert sampler.rates(partition, 0.0) == (0.0, 0.0, 0.0, 0.0)
     sampler.sample([partition], 10.0)
     partition.bytes_in, partition.bytes_out = 500, 50
-    assert sampler.rates(partition, 15.0) == (100.0, 10.0)
+    partition.replicated_in, partition.replicated_out = 5, 1000
+    assert sampler.rates(partition, 15.0) == (100.0, 10.0, 1.0, 200.0)
     sampler.sample([partition], 15.0)
     partition.bytes_in += 500
-    assert sampler.rates(partition, 20.0) == (100.0, 5.0)
+    assert sampler.rates(partition, 20.0) == (100.0, 5.0, 0.5, 100.0)
     sampler.sample([partition], 20.0)
-    assert sampler.rates(partition, 25.0) == (50.0, 0.0)
+    assert sampler.rates(partition, 25.0) == (50.0, 0.0, 0.0, 0.0)
 
 
 def test_rates_survive_a_partition_that_was_opened_again() -> None:
     sampler = RateSampler()
     sampler.sample([fake_partition("a", 0, bytes_in=1_000_000)], 0.0)
     again = fake_partition("a", 0, bytes_in=100)
-    assert sampler.rates(again, 10.0) == (10.0, 0.0)
+    assert sampler.rates(again, 10.0) == (10.0, 0.0, 0.0, 0.0)
 
 
 def test_a_failed_log_says_why() -> None:
