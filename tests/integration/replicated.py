@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from tests.integration.support import Cluster, batch, cluster, fetch, produce, until
+from tests.integration.support import TIMEOUT_S, Client, Cluster, batch, cluster, fetch, produce, until
 from tests.integration.test_lifecycle import crash
 from tests.integration.test_produce_fetch import FETCH_V, PRODUCE_V, row, values
 
@@ -17,12 +18,15 @@ from strandline_broker.wire.api_keys import ApiKey
 
 TOPIC = "t"
 
+T = TypeVar("T")
+
 
 class Trio:
     """Brokers by id, those that run now."""
 
-    def __init__(self, made: Cluster, token_file: Path) -> None:
+    def __init__(self, made: Cluster, token_file: Path, racks: Sequence[str] = ()) -> None:
         self.made = made
+        self._racks = racks
         self.brokers: dict[int, Broker] = {}
         self._token_file = token_file
 
@@ -35,6 +39,7 @@ class Trio:
             "inter_broker_token_file": str(self._token_file),
             "lease_duration_ms": "3000",
             "lease_renew_ms": "500",
+            **({"rack": self._racks[broker_id]} if self._racks else {}),
             **keys,
         }
         broker = self.made.broker(broker_id, disk=None, store=None, **settings)
@@ -81,6 +86,15 @@ class Trio:
         assert broker is not None
         return broker
 
+    @contextlib.asynccontextmanager
+    async def client(self, broker: Broker) -> AsyncIterator[Client]:
+        """A connection to a broker, closed in the end."""
+        client = await self.made.connect(broker)
+        try:
+            yield client
+        finally:
+            await client.close()
+
     async def write(self, *texts: bytes, acks: int = -1, index: int = 0) -> list[int]:
         """Produce to the leader; return the error codes."""
         await until(lambda: self.leader(index) is not None)
@@ -110,15 +124,23 @@ class Trio:
 
 
 @contextlib.asynccontextmanager
-async def trio(directory: Path, **keys: str) -> AsyncIterator[Trio]:
-    """Three running brokers and a controller; what still runs in the end is crashed."""
+async def trio(directory: Path, racks: Sequence[str] = (), **keys: str) -> AsyncIterator[Trio]:
+    """Three running brokers, each in its rack if there are any, and a controller; what runs in the end is crashed."""
     token = directory / "token"
     token.write_text("0123456789abcdef" * 4)
     async with cluster(directory, brokers=3) as made:
-        three = Trio(made, token)
+        three = Trio(made, token, racks)
         try:
             await asyncio.gather(*(three.start(broker_id, **keys) for broker_id in range(3)))
             yield three
         finally:
             for broker_id in list(three.brokers):
                 await three.crash(broker_id, seen=False)
+
+
+async def eventually(look: Callable[[], Awaitable[T]], is_it: Callable[[T], bool]) -> T:
+    """Look again and again until what is seen is it, and return that."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while not is_it(seen := await look()):
+            await asyncio.sleep(0)
+    return seen
