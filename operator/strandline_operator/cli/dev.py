@@ -42,6 +42,8 @@ _RESERVED = {
     "http_host": "--host",
     "http_port": "--port",
     "flush": "--flush",
+    "rack": "--racks",
+    "broker_rack": "--racks",
 }
 
 
@@ -60,6 +62,7 @@ class DevOptions:
     plain: bool
     ports: list[tuple[int, int]]
     resumed: bool
+    racks: tuple[str, ...] = ()
 
     @property
     def bootstrap(self) -> str:
@@ -113,6 +116,12 @@ class DevOptions:
     help="Acknowledge records when the disk has them, or from memory.",
 )
 @click.option(
+    "--racks",
+    metavar="RACK,...",
+    default="",
+    help="Racks that the brokers are in, in turn: replicas are spread over them.",
+)
+@click.option(
     "--config", "config", multiple=True, metavar="KEY=VALUE", help="Broker setting, or default for topics."
 )
 @click.option("--plain", is_flag=True, help="No live table.")
@@ -127,6 +136,7 @@ def dev(
     advertise: str | None,
     listeners: tuple[str, ...],
     flush: str,
+    racks: str,
     config: tuple[str, ...],
     plain: bool,
 ) -> None:
@@ -152,6 +162,7 @@ def dev(
             manifests=manifests,
             flush=flush,
             listeners=listeners,
+            racks=racks_of(racks),
             assignments=config,
             plain=plain or not sys.stdout.isatty(),
             ports=choose_ports(host, port, brokers),
@@ -194,10 +205,19 @@ def make_processes(options: DevOptions) -> list[BrokerProcess]:
             f"http_host={options.host or '0.0.0.0'}",  # noqa: S104 - the user's choice
             f"http_port={http}",
             f"flush={options.flush}",
+            *([f"rack={options.racks[broker_id % len(options.racks)]}"] if options.racks else []),
             *settings,
         ]
         processes.append(BrokerProcess(broker_id, broker_command(assignments), options.data_dir, environment))
     return processes
+
+
+def racks_of(text: str) -> tuple[str, ...]:
+    """Return the racks that `--racks` names. Raises UsageError for one without a name."""
+    racks = tuple(rack.strip() for rack in text.split(",")) if text.strip() else ()
+    if "" in racks:
+        raise click.UsageError(f"--racks {text}: names a rack without a name")
+    return racks
 
 
 def listener_of(listener: str, broker_id: int) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from strandline_broker.server.config import load
-from strandline_operator.cli.dev import DevOptions, listener_of, make_processes
+from strandline_operator.cli.dev import DevOptions, listener_of, make_processes, racks_of
 from strandline_operator.cli.layout import DataDir, LayoutError, choose_ports
 from strandline_operator.cli.processes import Restarts
 
@@ -329,6 +329,8 @@ def test_apply_describe_and_status(tmp_path: Path) -> None:
         (("dev", "--listener", "internal://localhost:9093"), 2, "is the listener between brokers"),
         (("dev", "--config", "inter.broker.listener.name=X"), 2, "it is always INTERNAL"),
         (("dev", "--config", "inter_broker_token_file=/t"), 2, "decided here by --data-dir"),
+        (("dev", "--config", "broker.rack=a"), 2, "decided here by --racks"),
+        (("dev", "--racks", "a,,b"), 2, "a rack without a name"),
         (("dev", "--manifests", "/nowhere/at/all"), 2, "does not exist"),
         (("dev", "--bucket", "s3://records"), 1, "writes to no bucket"),
         (("dev", "--endpoint-url", "http://x"), 2, "needs --bucket s3://"),
@@ -417,6 +419,30 @@ def test_every_broker_gets_a_listener_for_the_others(tmp_path: Path) -> None:
         assert (internal.name, internal.host, internal.port) == ("INTERNAL", "127.0.0.1", 0)
         assert [each.internal for each in (client, further, internal)] == [False, False, True]
         assert config.inter_broker_token_file == str(layout.token_file)
+
+
+def test_brokers_are_put_into_racks_in_turn(tmp_path: Path) -> None:
+    def racks(text: str) -> list[str | None]:
+        options = DevOptions(
+            brokers=3,
+            host="127.0.0.1",
+            advertise="127.0.0.1",
+            data_dir=DataDir(tmp_path),
+            manifests=None,
+            flush="Fsync",
+            listeners=(),
+            assignments=(),
+            plain=True,
+            ports=[(9092 + number, 10092 + number) for number in range(3)],
+            resumed=False,
+            racks=racks_of(text),
+        )
+        commands = [process.command for process in make_processes(options)]
+        settings = [[c[i + 1] for i, word in enumerate(c) if word == "--set"] for c in commands]
+        return [load(None, assignments, {}).rack for assignments in settings]
+
+    assert racks("") == [None, None, None]
+    assert racks("west, east") == ["west", "east", "west"]
 
 
 def test_restarts_back_off_and_start_anew_after_a_stable_run() -> None:
