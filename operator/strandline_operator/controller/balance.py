@@ -2,7 +2,7 @@
 
 Kafka looks every five minutes whether a broker leads a tenth less than it should, and then moves all at once. Here a return
 needs `leader.imbalance.check.interval.seconds` (10) in which every broker of the Cluster ran, none was about to stop, and
-none started anew; then `RETURNING` leaderships a second go home, down to the last one (ADR 0004).
+none started anew; then `RETURNING` leaderships a second go home, down to the last one (ADR 0006).
 """
 
 from __future__ import annotations
