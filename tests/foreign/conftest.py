@@ -49,7 +49,8 @@ def cluster() -> Iterator[Cluster]:
     if bootstrap := os.environ.get("STRANDLINE_BOOTSTRAP"):
         yield Cluster(bootstrap, None)
         return
-    factor = int(os.environ.get("STRANDLINE_FOREIGN_FACTOR", "1"))
+    # Taken out: brokers read everything that begins with STRANDLINE_ as their configuration.
+    factor = int(os.environ.pop("STRANDLINE_FOREIGN_FACTOR", "1"))
     config = {"default.replication.factor": str(factor), "min.insync.replicas": str(max(1, factor - 1))}
     cache = REPOSITORY / ".cache"
     cache.mkdir(exist_ok=True)
