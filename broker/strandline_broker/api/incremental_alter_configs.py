@@ -2,7 +2,7 @@
 
 Differences from Kafka: a topic's configuration is written into its Topic object, and the answer comes when
 its partitions have it, or with what the operator says against it; `Cluster.spec.kafkaAdmin` decides which
-topics clients may change (POLICY_VIOLATION), and internal topics are the cluster's alone. Of a broker's
+topics clients may change (POLICY_VIOLATION), and of internal topics they change only throttles. Of a broker's
 settings max.connections, max.connections.per.ip, producer.id.expiration.ms and the throttled rates of
 replication are dynamic, for one broker or for all; for all, also the defaults of topics (log.retention.ms and
 so on; kafkaAdmin must be All). Kafka also keeps unknown keys, here they are refused (INVALID_REQUEST), as are

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.api.support import FakeBroker, add_topic, broker, led, partition_set, run
 
-from strandline_broker.cluster.model import CLUSTER_STATE, TOPIC, ClusterState
+from strandline_broker.cluster.model import CLUSTER_STATE, PARTITION_SET, TOPIC, ClusterState, PartitionSet
 from strandline_broker.errors import ErrorCode
 from strandline_broker.wire.api_keys import ApiKey
 
@@ -290,6 +290,36 @@ def test_internal_topics_are_left_alone() -> None:
             # As tools do to clear what is not set.
             wish = resource(TOPICS, name, ("leader.replication.throttled.replicas", DELETE, None))
             assert await codes(fake, wish) == [ErrorCode.NONE]
+
+    run(main())
+
+
+def test_only_throttles_of_internal_topics_are_the_clients_business() -> None:
+    async def main() -> None:
+        async with broker() as fake:
+            made = partition_set("__consumer_offsets", [led(0)], config={"cleanup.policy": "compact"})
+            await add_topic(fake, made)
+
+            async def stored() -> dict[str, str]:
+                return PartitionSet.from_object(await fake.store.get(PARTITION_SET, made.name)).config
+
+            leaders = ("leader.replication.throttled.replicas", SET, "0:0")
+            wish = resource(TOPICS, made.topic_name, leaders)
+            assert await codes(fake, wish, validate_only=True) == [ErrorCode.NONE]
+            assert await stored() == made.config
+            assert await codes(fake, wish) == [ErrorCode.NONE]
+            assert await stored() == {**made.config, "leader.replication.throttled.replicas": "0:0"}
+            both = resource(TOPICS, made.topic_name, (*leaders[:2], "*"), ("segment.bytes", SET, "1048576"))
+            assert await codes(fake, both) == [ErrorCode.POLICY_VIOLATION]
+            bad = resource(TOPICS, made.topic_name, (*leaders[:2], "everything"))
+            assert await codes(fake, bad) == [ErrorCode.INVALID_CONFIG]
+            wish = resource(TOPICS, made.topic_name, (leaders[0], DELETE, None))
+            assert await codes(fake, wish) == [ErrorCode.NONE]
+            assert await stored() == made.config
+        async with broker(cluster={"kafkaAdmin": "CreatedByKafka"}) as fake:
+            await add_topic(fake, partition_set("__consumer_offsets", [led(0)]))
+            wish = resource(TOPICS, "__consumer_offsets", leaders)
+            assert await codes(fake, wish) == [ErrorCode.POLICY_VIOLATION]
 
     run(main())
 

@@ -12,6 +12,7 @@ from strandline_broker.api.context import BrokerApi
 from strandline_broker.api.support import topic_names
 from strandline_broker.api.support.config_change import ConfigChange
 from strandline_broker.api.support.config_defaults import ConfigDefaults, config_defaults, has_tiering
+from strandline_broker.api.support.internal_topic_change import change_internal_topic
 from strandline_broker.api.support.topic_change import check_topic, wait_until_done, write_topic
 from strandline_broker.cluster import topic_config
 from strandline_broker.cluster.json_patch import pointer
@@ -37,7 +38,12 @@ async def alter_topic(broker: BrokerApi, change: ConfigChange, *, validate_only:
         changed_config(change, {}, defaults, tiering=tiering)
         raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic.")
     if topic_names.is_internal(topic.topic_name):
-        _refuse_internal(change, topic, defaults, tiering=tiering)
+        await change_internal_topic(
+            broker,
+            topic,
+            lambda current: changed_config(change, current, defaults, tiering=tiering),
+            validate_only=validate_only,
+        )
         return
     touched: dict[str, str | None] = {}
 
@@ -109,17 +115,6 @@ def _check_min_isr(config: Mapping[str, str], replicas: int) -> None:
             ErrorCode.INVALID_CONFIG,
             f"min.insync.replicas={min_isr} is above the replication factor {replicas}: "
             "no acks=all write could ever succeed.",
-        )
-
-
-def _refuse_internal(
-    change: ConfigChange, topic: TopicView, defaults: ConfigDefaults, *, tiering: bool
-) -> None:
-    """Refuse to change an internal topic; a change that changes nothing (tools clear throttles) is fine."""
-    new = changed_config(change, topic.config, defaults, tiering=tiering)
-    if new != topic.config:
-        raise KafkaError(
-            ErrorCode.POLICY_VIOLATION, f"{topic.topic_name} is internal; the cluster configures it"
         )
 
 
