@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WRITE_TIMEOUT_S = 10.0
+RETRY_MAX_S = 1.0
 WRITE_CONCURRENCY = 4
 
 
@@ -92,19 +93,20 @@ class IsrKeeper:
 
     async def run(self) -> None:
         """Keep the ISRs until cancelled. Never raises because of the store or the disk."""
-        backoff = Backoff(self._rng)
+        backoff = Backoff(self._rng, cap_s=RETRY_MAX_S)
         while True:
-            interval_s: float = self._lag_max_s() / 2
             try:
-                if await self._round():
-                    backoff.reset()
-                else:
-                    interval_s = backoff.next_s()
+                succeeded = await self._round()
             except OSError as error:
                 logger.error("ISR changes wait, they cannot be recorded on this disk: %s", error)
-                interval_s = backoff.next_s()
+                succeeded = False
+            if not succeeded:
+                # Nothing cuts this short: every fetch may wake the keeper, and asking does not heal a store or a disk.
+                await asyncio.sleep(backoff.next_s())
+                continue
+            backoff.reset()
             try:
-                async with asyncio.timeout(interval_s):
+                async with asyncio.timeout(self._lag_max_s() / 2):
                     await self._wake.wait()
             except TimeoutError:
                 pass

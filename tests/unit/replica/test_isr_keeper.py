@@ -214,6 +214,27 @@ def test_a_lost_write_is_sent_again() -> None:
     scenario(test)
 
 
+def test_a_disk_or_store_that_fails_is_not_asked_with_every_fetch() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.begin(state_of((0, 1), (1, 1), replicas=(0, 1, 2)))
+        bench.fetched(2)
+        bench.store.lose_write = True
+        keeping = asyncio.create_task(bench.keeper.run())
+        while bench.store.writes == 0:
+            await asyncio.sleep(0)
+        fetches = 0
+        while bench.store.writes < 3:  # so that the waiting gets longer
+            bench.fetched(2)
+            bench.keeper.wake()
+            fetches += 1
+            await asyncio.sleep(0)
+        assert fetches > 20
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+    scenario(test)
+
+
 def test_a_refused_change_is_given_up() -> None:
     async def test(bench: Bench) -> None:
         await bench.begin(state_of((0, 1), (1, 1), replicas=(0, 1, 2)))
