@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from tests.integration.test_lifecycle import crash
 from tests.integration.test_produce_fetch import FETCH_V, PRODUCE_V, row, values
 
 from strandline_broker.replica.partition import Partition
+from strandline_broker.seams.disk import Disk
 from strandline_broker.server.broker import Broker
 from strandline_broker.wire.api_keys import ApiKey
 
@@ -24,14 +25,17 @@ T = TypeVar("T")
 class Trio:
     """Brokers by id, those that run now."""
 
-    def __init__(self, made: Cluster, token_file: Path, racks: Sequence[str] = ()) -> None:
+    def __init__(
+        self, made: Cluster, token_file: Path, racks: Sequence[str], keys: Mapping[str, str]
+    ) -> None:
         self.made = made
         self._racks = racks
+        self._keys = keys
         self.brokers: dict[int, Broker] = {}
         self._token_file = token_file
 
-    async def start(self, broker_id: int, **keys: str) -> Broker:
-        """Start a broker, for the first time or again on its data."""
+    async def start(self, broker_id: int, disk: Disk | None = None, **keys: str) -> Broker:
+        """Start a broker, for the first time or again on its data, with the settings of all and these."""
         settings = {
             "listeners": "PLAINTEXT://127.0.0.1:0,INTERNAL://127.0.0.1:0",
             "listener_security_protocol_map": "INTERNAL:PLAINTEXT",
@@ -40,9 +44,10 @@ class Trio:
             "lease_duration_ms": "3000",
             "lease_renew_ms": "500",
             **({"rack": self._racks[broker_id]} if self._racks else {}),
+            **self._keys,
             **keys,
         }
-        broker = self.made.broker(broker_id, disk=None, store=None, **settings)
+        broker = self.made.broker(broker_id, disk=disk, store=None, **settings)
         await broker.start()
         self.brokers[broker_id] = broker
         return broker
@@ -129,9 +134,9 @@ async def trio(directory: Path, racks: Sequence[str] = (), **keys: str) -> Async
     token = directory / "token"
     token.write_text("0123456789abcdef" * 4)
     async with cluster(directory, brokers=3) as made:
-        three = Trio(made, token, racks)
+        three = Trio(made, token, racks, keys)
         try:
-            await asyncio.gather(*(three.start(broker_id, **keys) for broker_id in range(3)))
+            await asyncio.gather(*(three.start(broker_id) for broker_id in range(3)))
             yield three
         finally:
             for broker_id in list(three.brokers):

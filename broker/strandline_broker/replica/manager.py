@@ -99,7 +99,10 @@ class ReplicaManager:
         self._followed_by: Counter[int] = Counter()
         self._waiting: set[PartitionKey] = set()
         self._open: dict[tuple[UUID, int], Partition] = {}
-        self._failed: set[tuple[UUID, int]] = set()
+        self._failed: set[PartitionKey] = set()
+        # Of logs that failed while open: up to where this broker vouched for them, and which of them lack some of that.
+        self._vouched: dict[PartitionKey, int] = {}
+        self._lost: set[PartitionKey] = set()
         self._reconciling = asyncio.Lock()
 
     # -- lookups -------------------------------------------------------------------------------------------------------
@@ -247,6 +250,8 @@ class ReplicaManager:
         if state.leader_epoch < max(partition.leader_epoch, partition.log.last_epoch):
             # Older than the log (design section 3.3): ignored, never acted on. A log that leads or follows on is unharmed.
             self._say_once(partition, f"the cluster state is older than its log: epoch {state.leader_epoch}")
+        elif (topic.topic_id, index) in self._lost:
+            partition.resign(state.leader, state.leader_epoch)
         elif self._may_lead(state) and state.leader_epoch > partition.unfit_epoch:
             self._lead(partition, topic, index, state)
         else:
@@ -334,24 +339,51 @@ class ReplicaManager:
                         del self.by_key[partition.topic]
             self._logs.set_aside(partition.topic, partition.index)
 
-    async def revive(self, partition: Partition, now_ms: int) -> None:
+    async def revive(self, partition: Partition, now_ms: int) -> bool:
         """Take a partition back into service whose log failed; the log is cut at what was synced.
 
         Followers may have copied what is cut, so a leader with followers does not lead again in the same epoch: it steps
         down (`IsrKeeper`), and whoever is elected next compares logs.
+
+        Returns False if this broker vouched for what is cut, to brokers that count on it: the log then stays out of
+        service until another start, which needs another log generation.
         """
+        key = (UUID(bytes=partition.topic_id), partition.index)
         leadership = partition.leadership
         if leadership is not None and len(leadership.state.replicas) > 1:
             partition.unfit_epoch = leadership.epoch
         self._fetchers.unfollow(partition)
         partition.resign(-1, partition.leader_epoch)
+        # What was said before the first attempt counts: each of them may leave less.
+        vouched = self._vouched.setdefault(key, partition.replicated_end)
+        if key in self._lost or self.has_lost(partition):
+            self._lost.add(key)
+            return False
         try:
             await self._run_blocking(lambda: partition.log.reopen(now_ms))
         except KafkaError as error:
             logger.warning("%r stays out of service: %s", partition, error)
-            return
+            return True
+        if partition.log.end_offset < vouched and self._is_shared(key):
+            self._lost.add(key)
+            partition.log.fail(f"ends at {partition.log.end_offset}, below {vouched}")
+            return False
+        del self._vouched[key]
         logger.info("%r is back in service, its log ends at %d", partition, partition.log.end_offset)
         await self.reconcile()
+        return True
+
+    def has_lost(self, partition: Partition) -> bool:
+        """Whether a failed log will end, when it is reopened, below what this broker vouched for to others."""
+        key = (UUID(bytes=partition.topic_id), partition.index)
+        vouched = self._vouched.get(key, partition.replicated_end)
+        return bool(partition.log.failed) and partition.log.synced_end < vouched and self._is_shared(key)
+
+    def _is_shared(self, key: PartitionKey) -> bool:
+        """Whether other brokers have replicas of a partition, as far as is known."""
+        topic = self._view.topic_by_id(key[0])
+        state = topic.partition(key[1]) if topic is not None else None
+        return state is not None and len(state.replicas) > 1
 
     async def _purge(self) -> None:
         """Delete the data of topics that `ClusterState` names as purged, and of nothing else (invariant 5)."""

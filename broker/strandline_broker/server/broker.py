@@ -43,6 +43,7 @@ from strandline_broker.server.inter_broker import (
     InterBroker,
     warn_once_others_appear,
 )
+from strandline_broker.server.log_failures import RETRY_INTERVAL_S, LogFailures
 from strandline_broker.server.producer_ids import ProducerIds
 from strandline_broker.server.replication import Replication, Throttles, load_attempts, make_fetchers
 from strandline_broker.server.volume import Volume
@@ -68,7 +69,6 @@ logger = logging.getLogger(__name__)
 
 # Produce requests whose time is up are looked for this often.
 _EXPIRY_INTERVAL_S = 0.25
-_FAILED_LOG_RETRY_S = 5.0
 # How long a start waits for the cluster store when the last known cluster state would do.
 _STALE_AFTER_S = 2.0
 
@@ -95,7 +95,8 @@ class Broker:
         `peers` is where connections to other brokers come from; unset: sockets, where the configuration has a listener
         between brokers. Who sets it authenticates brokers in its own way.
 
-        `on_lost` is called when this process must end: a successor runs under the same broker id.
+        `on_lost` is called when this process must end: a successor runs under the same broker id, or a log lost what
+        others count on.
         """
         self.config = config
         self.clock = clock
@@ -214,6 +215,12 @@ class Broker:
             run_blocking=self._blocking,
             persist_view=volume.save_view,
         )
+        self._log_failures = LogFailures(
+            self.replicas,
+            renew_generation=lambda: self._blocking(lambda: volume.renew_generation(self.rng)),
+            end=self._on_lost,
+            clock=self.clock,
+        )
         self.replication = Replication(
             config,
             replicas=self.replicas,
@@ -259,7 +266,7 @@ class Broker:
         self._spawn(
             self._every(config.replica_high_watermark_checkpoint_interval_ms / 1000, self._checkpoint)
         )
-        self._spawn(self._every(_FAILED_LOG_RETRY_S, self._revive_failed_logs))
+        self._spawn(self._every(RETRY_INTERVAL_S, self._revive_failed_logs))
 
     async def _hear_of_cluster(self, knows_cluster: bool) -> None:
         """Learn what the cluster is now, before any client can ask.
@@ -439,6 +446,8 @@ class Broker:
         partition = self.replicas.partition_of(log)
         if partition is not None:
             partition.sync_failed()
+            if self.replicas.has_lost(partition):
+                self._spawn(self._revive_failed_logs())
 
     # -- upkeep --------------------------------------------------------------------------------------------------------
 
@@ -452,7 +461,7 @@ class Broker:
             except OSError:
                 # The state is not used then; a disk that works again takes it with the next round.
                 logger.exception("the cluster state cannot be kept on disk")
-                await asyncio.sleep(_FAILED_LOG_RETRY_S)
+                await asyncio.sleep(RETRY_INTERVAL_S)
                 self._view_changed.set()
 
     async def _expire(self) -> None:
@@ -469,9 +478,7 @@ class Broker:
     async def _revive_failed_logs(self) -> None:
         """Take logs back into service whose disk works again; what was not synced is gone from them."""
         self.groups.reconcile()
-        for partition in list(self.replicas):
-            if partition.log.failed:
-                await self.replicas.revive(partition, self.clock.now_ms())
+        await self._log_failures.retry()
         self.groups.reconcile()
 
     def _high_watermarks(self) -> dict[tuple[str, int], int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import orjson
 from strandline_broker.cluster.model import CLUSTER, MALFORMED
 from strandline_broker.cluster.store import NotFound, Unavailable
 from strandline_broker.log.identity import Identity, load
-from strandline_broker.seams.randomness import new_uuid
+from strandline_broker.seams.randomness import new_id, new_uuid
 
 if TYPE_CHECKING:
     import random
@@ -100,6 +101,12 @@ class Volume:
             logger.warning("%s is not used: %r", STATE_FILE, error)
             return False
         return True
+
+    def renew_generation(self, rng: random.Random) -> None:
+        """Give this volume another log generation, for its next start: this life keeps its own. Raises DiskError."""
+        renewed = replace(self.identity, generation=new_id(rng))
+        renewed.save(self._disk)
+        logger.warning("this volume lost acknowledged records: log generation %d", renewed.generation)
 
     def mark_clean_stop(self) -> None:
         """Record that this incarnation ended in a clean stop, so that the next one may resume its epochs."""

@@ -1,0 +1,69 @@
+"""Logs that failed while the broker runs: taken back into service, or the end of this process.
+
+A log that is reopened is cut at its synced end. With `flush: Fsync` nobody was told of more. With `flush: Replicated`
+others may count on the rest: this broker stands for it in the ISR, and could be elected for it. It must not, under a name
+that promises it, so:
+
+    log failed ──▶ ends where it said it would ──▶ reopened, in service
+              └──▶ ends below that ──▶ out of service ──▶ new log generation on disk ──▶ the process ends (exit code 1)
+
+Its supervisor starts it again, its Lease then names the new generation, and the controller takes the old one out of every
+ISR (design section 3.2). While the generation cannot be recorded the process goes on without that log: it would come back
+under the old name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from strandline_broker.replica.manager import ReplicaManager
+    from strandline_broker.seams.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+RETRY_INTERVAL_S = 5.0
+
+
+class LogFailures:
+    """See the module. `end` ends this process, and gets the reason; `renew_generation` raises DiskError."""
+
+    def __init__(
+        self,
+        replicas: ReplicaManager,
+        *,
+        renew_generation: Callable[[], Awaitable[object]],
+        end: Callable[[str], None],
+        clock: Clock,
+    ) -> None:
+        self._replicas = replicas
+        self._renew_generation = renew_generation
+        self._end = end
+        self._clock = clock
+        self._ended = False
+        self._retrying = asyncio.Lock()
+
+    async def retry(self) -> None:
+        """Look after every log that failed; call it again and again, and at once when one has lost something."""
+        async with self._retrying:
+            for partition in list(self._replicas):
+                if not partition.log.failed or self._ended:
+                    continue
+                if not await self._replicas.revive(partition, self._clock.now_ms()):
+                    await self._give_up(partition.topic, partition.index)
+
+    async def _give_up(self, topic: str, index: int) -> None:
+        try:
+            await self._renew_generation()
+        except OSError as error:
+            logger.critical("the loss of records of %s-%d cannot be recorded: %s", topic, index, error)
+            return
+        self._ended = True
+        self._end(
+            f"the log of {topic}-{index} failed and lost records that other brokers count on: this broker ends, and "
+            "comes back under a new log generation"
+        )

@@ -1,0 +1,107 @@
+"""A log that fails under a running broker, and what the others may still believe of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.integration.replicated import TOPIC, Trio, trio
+from tests.integration.support import run, until
+from tests.unit.log.support import FailingDisk
+
+from strandline_broker.log.identity import load
+from strandline_broker.replica.partition import Partition
+from strandline_broker.seams.local_disk import LocalDisk
+from strandline_broker.server.broker import Broker
+
+LOST = (
+    "the log of t-0 failed and lost records that other brokers count on: this broker ends, and comes back under a new log "
+    "generation"
+)
+MIN_ISR_2 = {"min.insync.replicas": "2"}
+
+
+async def on_failing_disk(three: Trio, broker_id: int) -> tuple[Broker, Partition, FailingDisk]:
+    """Start a broker again on a disk that can be told to fail, and wait until all are in sync."""
+    disk = FailingDisk(three.made.directory / f"broker-{broker_id}")
+    broker = await three.start(broker_id, disk=disk)
+    await three.in_sync(3)
+    partition = three.partition(broker_id)
+    assert partition is not None
+    return broker, partition, disk
+
+
+@pytest.mark.parametrize("role", ["follower", "leader"])
+def test_a_broker_whose_log_lost_what_it_vouched_for_comes_back_as_another(tmp_path: Path, role: str) -> None:
+    async def scenario() -> None:
+        async with trio(tmp_path, flush="Replicated") as three:
+            await three.made.create_topic(TOPIC, config=MIN_ISR_2, replicas=3)
+            leader = (await three.in_sync(3)).config.broker_id
+            victim = (leader + 1) % 3
+            await three.stop(victim)
+            await three.in_sync(2)
+            broker, partition, disk = await on_failing_disk(three, victim)
+            if role == "leader":
+                for other in three.brokers.keys() - {victim}:
+                    await three.stop(other)
+                await until(lambda: partition.is_leader)
+                for other in {0, 1, 2} - {victim}:
+                    await three.start(other)
+                await three.in_sync(3)
+            assert await three.write(b"a", b"b", b"c") == [0, 0, 0]
+            generation = broker.own_ref.generation
+            await until(lambda: partition.log.end_offset == 3)
+
+            disk.fail_sync = True
+            broker.flusher.request(partition.log)
+            await until(lambda: bool(partition.log.failed))
+            await broker._revive_failed_logs()
+            assert three.made.lost == [], "what cannot be recorded must not be forgotten by a new start"
+            disk.fail_sync = False
+            await broker._revive_failed_logs()
+            await until(lambda: bool(three.made.lost))
+            assert three.made.lost == [LOST]
+            recorded = load(LocalDisk(tmp_path / f"broker-{victim}"))
+            assert recorded is not None
+            assert recorded.generation != generation
+            # Until it ends it neither serves nor copies that partition, whoever is elected.
+            assert partition.log.failed
+            await three.stop(victim)
+            await three.in_sync(2)
+            assert await three.write(b"d") == [0]
+
+            again = await three.start(victim)
+            assert again.own_ref.generation == recorded.generation
+            await three.in_sync(3)
+            assert three.log_ends() == {0: 4, 1: 4, 2: 4}
+            leading = three.leader()
+            assert leading is not None
+            assert await three.read(leading) == [b"a", b"b", b"c", b"d"]
+
+    run(scenario())
+
+
+def test_a_log_that_keeps_what_was_promised_is_taken_back(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with trio(tmp_path) as three:
+            await three.made.create_topic(TOPIC, config=MIN_ISR_2, replicas=3)
+            victim = ((await three.in_sync(3)).config.broker_id + 1) % 3
+            await three.stop(victim)
+            await three.in_sync(2)
+            broker, partition, disk = await on_failing_disk(three, victim)
+            assert await three.write(b"a") == [0]
+            await until(lambda: partition.log.synced_end == 1)
+            generation = broker.own_ref.generation
+
+            disk.fail_sync = True
+            assert await three.write(b"b", acks=1) == [0]
+            await until(lambda: bool(partition.log.failed))
+            disk.fail_sync = False
+            await broker._revive_failed_logs()
+            assert not partition.log.failed
+            assert three.made.lost == []
+            assert broker.own_ref.generation == generation
+            await three.in_sync(3)
+            await until(lambda: three.log_ends() == {0: 2, 1: 2, 2: 2})
+
+    run(scenario())
