@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_a_follower_that_lags_is_shown_by_itself_and_by_its_leader(tmp_path: Pat
             await three.made.create_topic(TOPIC, config=names, replicas=3)
             leader = await three.in_sync(3)
             for broker in three.brokers.values():
-                await eventually(lambda broker=broker: lag(three, broker), lambda records: records == 0)
+                await eventually(partial(lag, three, broker), lambda records: records == 0)
             slow = next(broker for broker in three.brokers.values() if broker is not leader)
             await three.crash(slow.config.broker_id)
             await three.in_sync(2)

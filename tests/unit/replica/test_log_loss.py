@@ -37,7 +37,7 @@ def _manager(disk: FailingDisk, flush: FlushMode, state: PartitionState) -> Repl
     view: Any = ClusterCache("dev")
     topic_id = derive_topic_id("u", "t")
     made = new_partition_set(
-        cluster="dev", topic_id=topic_id, topic_name="t", slice_index=0, config={}, partitions=[state]
+        cluster="dev", topic_id=topic_id, topic_name="t", slice_index=0, config={}, partitions=(state,)
     )
     view.replace(PARTITION_SET, [made.to_object()])
     fetchers: Any = SimpleNamespace(follow=lambda *_: None, unfollow=lambda *_: None)
