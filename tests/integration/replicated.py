@@ -12,6 +12,7 @@ from tests.integration.support import TIMEOUT_S, Client, Cluster, batch, cluster
 from tests.integration.test_lifecycle import crash
 from tests.integration.test_produce_fetch import FETCH_V, PRODUCE_V, row, values
 
+from strandline_broker.cluster.store import ClusterStore
 from strandline_broker.replica.partition import Partition
 from strandline_broker.seams.disk import Disk
 from strandline_broker.server.broker import Broker
@@ -34,8 +35,10 @@ class Trio:
         self.brokers: dict[int, Broker] = {}
         self._token_file = token_file
 
-    async def start(self, broker_id: int, disk: Disk | None = None, **keys: str) -> Broker:
-        """Start a broker, for the first time or again on its data, with the settings of all and these."""
+    def prepare(
+        self, broker_id: int, *, disk: Disk | None = None, store: ClusterStore | None = None, **keys: str
+    ) -> Broker:
+        """Return a broker that is not started, with the settings of all and these."""
         settings = {
             "listeners": "PLAINTEXT://127.0.0.1:0,INTERNAL://127.0.0.1:0",
             "listener_security_protocol_map": "INTERNAL:PLAINTEXT",
@@ -47,7 +50,13 @@ class Trio:
             **self._keys,
             **keys,
         }
-        broker = self.made.broker(broker_id, disk=disk, store=None, **settings)
+        return self.made.broker(broker_id, disk=disk, store=store, **settings)
+
+    async def start(
+        self, broker_id: int, *, disk: Disk | None = None, store: ClusterStore | None = None, **keys: str
+    ) -> Broker:
+        """Start a broker, for the first time or again on its data."""
+        broker = self.prepare(broker_id, disk=disk, store=store, **keys)
         await broker.start()
         self.brokers[broker_id] = broker
         return broker

@@ -434,6 +434,8 @@ class Partition:
                 f"offset {offset} is beyond the high watermark {self.high_watermark}",
             )
         self.log.advance_start(offset)
+        for follower in tuple(self.replica_waiters):
+            follower.high_watermark_moved()
         while (low := self.low_watermark()) < offset:
             moved = asyncio.get_running_loop().create_future()
             self._low_watermark_waiters[moved] = None

@@ -44,7 +44,7 @@ class ReplicaWaiter(Protocol):
         ...
 
     def high_watermark_moved(self) -> None:
-        """Take note that followers have something to learn although there is nothing to copy."""
+        """Take note that followers have something to learn, of this or the log start, although there is nothing to copy."""
         ...
 
 
