@@ -253,10 +253,10 @@ async def without_control(three: Trio, broker_id: int, store: SwitchedStore) -> 
     return broker
 
 
-def same_ports(broker: Broker) -> dict[str, str]:
-    """Return the settings under which followers find a broker again whose Lease nobody can write."""
+def listeners_of(broker: Broker) -> str:
+    """Return the listeners under which followers find a broker again whose Lease nobody can write."""
     ports = {name: broker.server.address(name)[1] for name in ("PLAINTEXT", "INTERNAL")}
-    return {"listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())}
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
 
 
 @pytest.mark.parametrize("clean", [True, False])
@@ -280,9 +280,9 @@ def test_a_leader_that_restarts_while_the_store_is_away(
             epoch = on(three, first).leader_epoch
 
             broker = await without_control(three, first, store)
-            settings = same_ports(broker)
+            listeners = listeners_of(broker)
             await (broker.stop() if clean else crash(broker))
-            again = three.prepare(first, store=store, **settings)
+            again = three.prepare(first, store=store, listeners=listeners)
             starting = asyncio.create_task(again.start())
             await until(lambda: hasattr(again, "replicas") and TOPIC in again.replicas.by_key)
             three.brokers[first] = again
