@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-_TIMEOUT_S = 8
+_TIMEOUT_S = 8  # of the test itself: it may be the one that starts the cluster
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,4 +20,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names, _, function = item.nodeid.rpartition("::")
         test = f"{names.replace('.py', '').replace('::', '.').replace('/', '.')}::{function}"
         if any(fnmatchcase(test, pattern.replace("[", "[[]")) for pattern in patterns):
-            item.add_marker(pytest.mark.timeout(_TIMEOUT_S, method="signal"), append=False)
+            item.add_marker(pytest.mark.timeout(_TIMEOUT_S, method="signal", func_only=True), append=False)
