@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import multiprocessing
 import time
 from collections import Counter
@@ -13,6 +14,9 @@ from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import Schedule, draw
 from tests.simulation.simulation import Verdict, run_schedule
 
+from strandline_broker.api.handlers import build_registry
+from strandline_broker.wire import cold
+
 # What a schedule leaves behind is collected, mostly; a process does not live for ever all the same.
 _SCHEDULES_PER_PROCESS = 25
 
@@ -22,6 +26,7 @@ class Result:
     """What one process tells of one schedule."""
 
     seed: int
+    mutant: str
     violations: list[str]
     rules: list[str]
     counts: Counter[str]
@@ -46,6 +51,7 @@ def run_seed(task: tuple[int, str]) -> Result:
         verdict = run_schedule(draw(seed))
     return Result(
         seed,
+        mutant,
         [str(violation) for violation in verdict.violations],
         sorted({violation.rule for violation in verdict.violations}),
         verdict.counts,
@@ -58,8 +64,15 @@ def run_seed(task: tuple[int, str]) -> Result:
 def run_many(tasks: Iterable[tuple[int, str]], *, jobs: int) -> Iterator[Result]:
     """Run many seeds (and mutants); results come as they are ready."""
     context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, maxtasksperchild=_SCHEDULES_PER_PROCESS) as pool:
+    with context.Pool(jobs, _prepare, maxtasksperchild=_SCHEDULES_PER_PROCESS) as pool:
         yield from pool.imap_unordered(run_seed, tasks)
+
+
+def _prepare() -> None:
+    """Spare the collector what every process keeps: modules."""
+    cold.warm_up(build_registry().ranges)
+    gc.collect()
+    gc.freeze()
 
 
 def shrink(schedule: Schedule, note: Callable[[str], None]) -> tuple[Schedule, Verdict]:

@@ -23,6 +23,7 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
+MAX_STEPS_PER_INSTANT = 100_000
 # Time passes between any two timers, as it does in life: a wait that a rounding made too short must not last for ever.
 _TICK_S = 1e-6
 # A coroutine that objects to its end survives one collection.
@@ -31,6 +32,10 @@ _COLLECTIONS = 3
 
 class Deadlock(Exception):  # noqa: N818 - it names what happened
     """Nothing is ready and nothing is scheduled, but the main task waits."""
+
+
+class Livelock(Exception):  # noqa: N818 - it names what happened
+    """Callbacks run on and on while no time passes."""
 
 
 class OutOfTime(Exception):  # noqa: N818 - it names what happened
@@ -123,6 +128,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.failures: list[dict[str, Any]] = []
         """What reached the loop's exception handler: errors that nobody caught."""
         self.steps = 0
+        self._instant_ends = MAX_STEPS_PER_INSTANT
         self.set_exception_handler(lambda loop, context: self.failures.append(context))
 
     def time(self) -> float:
@@ -169,9 +175,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not heap:
                 raise Deadlock(f"at {self._now:.3f} s nothing is ready and nothing is scheduled")
             self._now, _, _, timer = heapq.heappop(heap)
+            self._instant_ends = self.steps + MAX_STEPS_PER_INSTANT
             if self._now > self._limit_s:
                 raise OutOfTime(f"{self._limit_s} s are over")
             ready.append(timer)
+        elif self.steps > self._instant_ends:
+            raise Livelock(f"at {self._now:.6f} s {ready[0]!r} and others run for ever")
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:

@@ -180,13 +180,8 @@ def _search_mutants(seeds: range, jobs: int) -> int:
 
 
 def _in_order(tasks: list[tuple[int, str]], jobs: int) -> list[Result]:
-    results = {}
-    import multiprocessing
-
-    with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=25) as pool:
-        for task, result in zip(tasks, pool.imap(run_seed, tasks), strict=True):
-            results[task] = result
-    return [results[task] for task in tasks]
+    found = {(result.seed, result.mutant): result for result in run_many(tasks, jobs=jobs)}
+    return [found[task] for task in tasks]
 
 
 # -- coverage ------------------------------------------------------------------------------------------------------

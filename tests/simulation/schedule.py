@@ -47,8 +47,8 @@ class Schedule:
     topics: tuple[TopicPlan, ...]
     steps: tuple[Step, ...]
     flush: str = "Fsync"
-    producers: int = 3
-    interval_s: float = 0.32
+    producers: int = 2
+    interval_s: float = 0.3
     consumers: int = 1
     members: int = 2
     settings: dict[str, str] = field(default_factory=dict)

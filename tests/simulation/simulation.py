@@ -22,7 +22,7 @@ from tests.simulation.consumer import Consumer
 from tests.simulation.faults import Faults
 from tests.simulation.group import GroupMember
 from tests.simulation.journal import Journal, TopicPartition, Violation, parse_value
-from tests.simulation.loop import Deadlock, OutOfTime, Process, VirtualLoop, no_collections, simulate
+from tests.simulation.loop import Deadlock, Livelock, OutOfTime, Process, VirtualLoop, no_collections, simulate
 from tests.simulation.probes import Probes, read_batches
 from tests.simulation.producer import CarelessProducer, IdempotentProducer, Lane
 from tests.simulation.schedule import DURATION_S, Schedule
@@ -68,7 +68,7 @@ def _run(schedule: Schedule, show: Callable[[str], None] | None) -> Verdict:
         logging.disable(logging.CRITICAL)
     try:
         simulate(simulation.run, loop)
-    except (Deadlock, OutOfTime) as error:
+    except (Deadlock, Livelock, OutOfTime) as error:
         journal.violation("stuck", f"{type(error).__name__}: {error}")
     finally:
         logging.disable(disabled)

@@ -278,11 +278,13 @@ class ReplicaManager:
 
     def _follow(self, partition: Partition, state: PartitionState) -> None:
         """Copy the partition if it has a leader elsewhere; otherwise stand by."""
-        if partition.is_leader or (state.leader, state.leader_epoch) != (
+        # A leader that waits for an epoch of its own leads nothing and follows nobody: readers must look elsewhere.
+        leader_id = state.leader if state.leader != self._broker_id else -1
+        if partition.is_leader or (leader_id, state.leader_epoch) != (
             partition.leader_id,
             partition.leader_epoch,
         ):
-            partition.resign(state.leader, state.leader_epoch)
+            partition.resign(leader_id, state.leader_epoch)
         if state.leader in (-1, self._broker_id):
             self._fetchers.unfollow(partition)
             if state.leader == self._broker_id:
