@@ -46,7 +46,7 @@ def run_seed(task: tuple[int, str]) -> Result:
     started = time.process_time()
     if mutant:
         with MUTANTS[mutant].applied():
-            verdict = run_schedule(draw(seed))
+            verdict = run_schedule(draw(seed), halt=True)
     else:
         verdict = run_schedule(draw(seed))
     return Result(
@@ -86,7 +86,7 @@ def shrink(schedule: Schedule, note: Callable[[str], None]) -> tuple[Schedule, V
         again = False
         for step in schedule.steps:
             fewer = dataclasses.replace(schedule, steps=tuple(s for s in schedule.steps if s is not step))
-            found = run_schedule(fewer)
+            found = run_schedule(fewer, halt=True)
             if rules & {violation.rule for violation in found.violations}:
                 note(f"without {step}")
                 schedule, verdict, again = fewer, found, True

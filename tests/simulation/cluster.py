@@ -13,15 +13,12 @@ from tests.simulation.seams import SimClock
 from tests.simulation.store import MemoryStore, StoreFaults, StorePath
 from tests.simulation.store_server import StoreServer
 
-from strandline_broker.cluster.store import Unavailable
 from strandline_broker.cluster.model import CLUSTER, TOPIC, PartitionSet, new_object
-from strandline_operator.controller import topics
+from strandline_broker.cluster.store import Unavailable
 from strandline_operator.controller.loop import Controller
 
 if TYPE_CHECKING:
     from tests.simulation.journal import Journal
-
-topics.MAX_SERVED_REPLICATION_FACTOR = 3
 
 BROKER_SETTINGS = {
     "lease_duration_ms": "4000",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.schedule import Step
@@ -32,7 +32,7 @@ class Faults:
         self.journal = cluster.journal
         self._tasks: list[asyncio.Task[None]] = []
         self._cuts: dict[tuple[str, str], int] = {}
-        self._actions: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
+        self._actions: dict[str, Callable[[dict[str, Any]], Coroutine[Any, Any, None]]] = {
             "kill": self._kill,
             "power-off": self._power_off,
             "stop": self._stop,
@@ -114,7 +114,8 @@ class Faults:
     # -- brokers -------------------------------------------------------------------------------------------------------
 
     def _node(self, details: dict[str, Any]) -> Node:
-        return self.cluster.nodes[details["node"]]
+        number: int = details["node"]
+        return self.cluster.nodes[number]
 
     async def _come_back(self, node: Node, after_s: float) -> None:
         await asyncio.sleep(after_s)
@@ -127,6 +128,7 @@ class Faults:
 
     async def _power_off(self, details: dict[str, Any]) -> None:
         node = self._node(details)
+        await self._fall_behind([node], details["stall"])
         if details["within"] and node.running:
             life = node.lives
             node.power_off_within(details["within"], torn=details["torn"])
@@ -166,7 +168,17 @@ class Faults:
     async def _clock(self, details: dict[str, Any]) -> None:
         self._node(details).clock.jump_ms += details["ms"]
 
+    async def _fall_behind(self, nodes: list[Node], stall_s: float) -> None:
+        """Let disks be slow for a moment, so that something is not synced when the power goes."""
+        if stall_s:
+            for node in nodes:
+                node.speed.stall_s = stall_s
+            await asyncio.sleep(1.5 * stall_s)
+            for node in nodes:
+                node.speed.stall_s = 0.0
+
     async def _power_cut(self, details: dict[str, Any]) -> None:
+        await self._fall_behind(self.cluster.nodes, details["stall"])
         for node in self.cluster.nodes:
             node.power_off(torn=details["torn"])
         await asyncio.gather(

@@ -53,6 +53,7 @@ class Journal:
 
     time: Callable[[], float]
     show: Callable[[str], None] | None = None
+    on_violation: Callable[[], None] | None = None
     events: list[str] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -81,6 +82,8 @@ class Journal:
             found = Violation(self.time(), rule, text)
             self.violations.append(found)
             self.event(f"VIOLATION {rule}: {text}")
+            if self.on_violation is not None:
+                self.on_violation()
 
     def digest(self) -> str:
         """Return a fingerprint of all events."""

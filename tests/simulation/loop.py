@@ -18,6 +18,7 @@ import gc
 import heapq
 import random
 import sys
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
@@ -32,6 +33,10 @@ _COLLECTIONS = 3
 
 class Deadlock(Exception):  # noqa: N818 - it names what happened
     """Nothing is ready and nothing is scheduled, but the main task waits."""
+
+
+class Halted(Exception):  # noqa: N818 - it names what happened
+    """Somebody called `halt`."""
 
 
 class Livelock(Exception):  # noqa: N818 - it names what happened
@@ -119,6 +124,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def __init__(self, *, rng: random.Random | None = None, limit_s: float = 3600.0) -> None:
         super().__init__()
+        self._ready: deque[asyncio.Handle]
         self._now = 0.0
         self._rng = rng
         self._limit_s = limit_s
@@ -128,6 +134,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.failures: list[dict[str, Any]] = []
         """What reached the loop's exception handler: errors that nobody caught."""
         self.steps = 0
+        self._halted = False
         self._instant_ends = MAX_STEPS_PER_INSTANT
         self.set_exception_handler(lambda loop, context: self.failures.append(context))
 
@@ -135,7 +142,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Return the virtual seconds since the loop was made."""
         return self._now
 
-    def call_at(
+    def call_at(  # type: ignore[override]  # typeshed's way to say the same
         self,
         when: float,
         callback: Callable[..., object],
@@ -149,7 +156,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         heapq.heappush(self._heap, (max(when, self._now + _TICK_S), tie, self._made, handle))
         return handle
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]  # typeshed's way to say the same
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """Schedule behind everything that is ready."""
@@ -157,7 +164,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.append(handle)
         return handle
 
-    call_soon_threadsafe = call_soon  # there is one thread
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]  # there is one thread
+
+    def halt(self) -> None:
+        """End the run as soon as the present callback is over: `simulate` raises Halted."""
+        self._halted = True
 
     def run_again(self, handles: list[asyncio.Handle]) -> None:
         """Put handles that were held back where they can run."""
@@ -167,6 +178,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Leave it in the heap: it is dropped when its time comes."""
 
     def _run_once(self) -> None:
+        if self._halted:
+            raise Halted
         ready = self._ready
         if not ready:
             heap = self._heap
@@ -185,7 +198,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             handle = ready.popleft()
             if handle._cancelled:
                 continue
-            process = handle._context.get(_process)
+            process = handle._context.get(_process)  # type: ignore[attr-defined]
             if process is not None:
                 if not process.alive:
                     continue

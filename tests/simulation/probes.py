@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from tests.simulation.loop import current_process
 
+from strandline_broker.errors import KafkaError
 from strandline_broker.replica.partition import Partition
 from strandline_broker.wire.batch import iter_batches
+from strandline_broker.wire.errors import DecodeError
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
@@ -50,11 +52,14 @@ class Probes:
             self.journal.count("logs started over")
             start_over(partition, offset)
 
-        Partition.lead, Partition.cut, Partition.start_over = watched_lead, watched_cut, watched_start_over  # type: ignore[method-assign]
+        watched = {"lead": watched_lead, "cut": watched_cut, "start_over": watched_start_over}
+        for name, method in watched.items():
+            setattr(Partition, name, method)
         try:
             yield
         finally:
-            Partition.lead, Partition.cut, Partition.start_over = lead, cut, start_over  # type: ignore[method-assign]
+            for name, original in {"lead": lead, "cut": cut, "start_over": start_over}.items():
+                setattr(Partition, name, original)
 
     def stopped_clean(self, node: Node) -> None:
         """Note that the present life of a broker ends in a clean stop: the next one may resume its epochs."""
@@ -122,7 +127,13 @@ class Probes:
             partition = node.broker.replicas.find(topic_id, index)
             if partition is not None and not partition.log.failed:
                 replicas.append((node, partition))
-        contents = [read_batches(partition, partition.high_watermark) for _, partition in replicas]
+        contents: list[dict[int, bytes]] = []
+        for node, partition in replicas:
+            try:
+                contents.append(read_batches(partition, partition.high_watermark))
+            except (DecodeError, KafkaError) as error:
+                self.journal.violation("unreadable log", f"{node.host} {partition!r}: {error}")
+                contents.append({})
         for second in range(1, len(replicas)):
             for first in range(second):
                 problem = _difference(contents[first], contents[second])

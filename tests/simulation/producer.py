@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from tests.crash.history import UNKNOWN_OFFSET, Key
 from tests.simulation import messages
-from tests.simulation.client import SimClient
+from tests.simulation.client import Build, SimClient
 from tests.simulation.frames import ChannelClosed
 from tests.simulation.journal import TopicPartition, value_of
 
@@ -164,14 +164,7 @@ class IdempotentProducer:
             channel = await client.channel(leader.broker)
             for batch in lane.queue:
                 if batch.answer is None and not batch.acked:
-                    topic, index = lane.partition
-                    batch.answer = channel.send(
-                        client.frame(
-                            lambda cid, name, data=batch.data: messages.produce(  # type: ignore[misc]
-                                cid, name, topic, index, data, -1, REQUEST_TIMEOUT_MS
-                            )
-                        )
-                    )
+                    batch.answer = channel.send(client.frame(_request(lane.partition, batch.data, -1)))
                     lane.sent_to = leader.broker
                     client.journal.count("produce requests")
                     client.loop.call_later(2 * REQUEST_TIMEOUT_MS / 1000, _give_up, batch.answer, channel)
@@ -235,6 +228,11 @@ class IdempotentProducer:
         await client.refresh()
 
 
+def _request(partition: TopicPartition, batch: bytes, acks: int) -> Build:
+    topic, index = partition
+    return lambda cid, name: messages.produce(cid, name, topic, index, batch, acks, REQUEST_TIMEOUT_MS)
+
+
 def _give_up(answer: asyncio.Future[bytes], channel: object) -> None:
     """End a connection on which a request takes too long."""
     if not answer.done():
@@ -266,14 +264,8 @@ class CarelessProducer:
             self._number += 1
             client.journal.sent(partition, key)
             data = build_batch([Record(timestamp=client.now_ms(), value=value_of(key))])
-            topic, index = partition
             try:
-                answer = await client.ask(
-                    leader.broker,
-                    lambda cid, name, data=data, topic=topic, index=index: messages.produce(  # type: ignore[misc]
-                        cid, name, topic, index, data, 1, REQUEST_TIMEOUT_MS
-                    ),
-                )
+                answer = await client.ask(leader.broker, _request(partition, data, 1))
                 client.journal.count("acks=1 requests")
                 if messages.read_produced(answer).error:
                     await client.refresh()

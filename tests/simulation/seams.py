@@ -69,7 +69,7 @@ class SimPool(Executor):
             if future.set_running_or_notify_cancel():
                 try:
                     result = fn(*args, **kwargs)
-                except BaseException as error:  # noqa: BLE001  # as a real pool does
+                except BaseException as error:  # as a real pool does
                     future.set_exception(error)
                     if not isinstance(error, Exception):
                         raise

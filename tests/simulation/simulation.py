@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,16 @@ from tests.simulation.consumer import Consumer
 from tests.simulation.faults import Faults
 from tests.simulation.group import GroupMember
 from tests.simulation.journal import Journal, TopicPartition, Violation, parse_value
-from tests.simulation.loop import Deadlock, Livelock, OutOfTime, Process, VirtualLoop, no_collections, simulate
+from tests.simulation.loop import (
+    Deadlock,
+    Halted,
+    Livelock,
+    OutOfTime,
+    Process,
+    VirtualLoop,
+    no_collections,
+    simulate,
+)
 from tests.simulation.probes import Probes, read_batches
 from tests.simulation.producer import CarelessProducer, IdempotentProducer, Lane
 from tests.simulation.schedule import DURATION_S, Schedule
@@ -31,7 +41,7 @@ from strandline_broker.replica.partition import Partition
 from strandline_broker.seams.sim_disk import PowerLoss
 from strandline_broker.wire.batch import iter_records
 
-HEALTHY_WITHIN_S = 90.0
+HEALTHY_WITHIN_S = 60.0
 _LOOK_S = 0.5
 _START_TIMEOUT_S = 30.0
 
@@ -53,32 +63,62 @@ class Verdict:
         return not self.violations
 
 
-def run_schedule(schedule: Schedule, *, show: Callable[[str], None] | None = None) -> Verdict:
-    """Run one schedule. With `show` every event is shown as it happens."""
+def run_schedule(
+    schedule: Schedule, *, show: Callable[[str], None] | None = None, halt: bool = False
+) -> Verdict:
+    """Run one schedule. With `show` every event is shown as it happens; `halt` ends it at the first contradiction."""
     with no_collections():
-        return _run(schedule, show)
+        return _run(schedule, show, halt=halt)
 
 
-def _run(schedule: Schedule, show: Callable[[str], None] | None) -> Verdict:
+def _run(schedule: Schedule, show: Callable[[str], None] | None, *, halt: bool) -> Verdict:
     loop = VirtualLoop(rng=random.Random(f"loop {schedule.seed}"), limit_s=1_000.0)
-    journal = Journal(loop.time, show)
+    journal = Journal(loop.time, show, loop.halt if halt else None)
     simulation = Simulation(loop, journal, schedule)
     disabled = logging.root.manager.disable
     if show is None:
-        logging.disable(logging.CRITICAL)
+        logging.disable(logging.WARNING)
+    errors = LoggedErrors(journal)
+    logging.root.addHandler(errors)
     try:
         simulate(simulation.run, loop)
+    except Halted:
+        pass
     except (Deadlock, Livelock, OutOfTime) as error:
         journal.violation("stuck", f"{type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001  # a schedule that cannot be run to its end is one that failed
+        journal.violation("broken off", f"{error!r} at {_place(error)}")
     finally:
+        logging.root.removeHandler(errors)
         logging.disable(disabled)
     for context in loop.failures:
-        error = context.get("exception")
-        if not isinstance(error, PowerLoss):
-            journal.violation("unhandled error", f"{context.get('message')}: {error!r}")
+        unhandled = context.get("exception")
+        if not isinstance(unhandled, PowerLoss):
+            journal.violation("unhandled error", f"{context.get('message')}: {unhandled!r}")
     return Verdict(
         schedule.seed, journal.violations, journal.counts, journal.digest(), loop.time(), journal.events
     )
+
+
+class LoggedErrors(logging.Handler):
+    """Takes an exception that the product logs, but did not foresee, for a contradiction."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(logging.ERROR)
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        error = record.exc_info[1] if record.exc_info else None
+        # Disks fail in schedules, and the product says so.
+        if error is not None and not isinstance(error, OSError | PowerLoss):
+            self._journal.violation("logged error", f"{record.getMessage()}: {error!r} at {_place(error)}")
+
+
+def _place(error: BaseException) -> str:
+    """Return where an exception comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "?"
 
 
 class Simulation:
@@ -117,6 +157,7 @@ class Simulation:
             self._finish()
             self.cluster.end_all()
             for client in self.clients:
+                self._check_client(client)
                 client.process.kill()
         check_history(self.journal)
         check_offsets(self.journal)
@@ -170,6 +211,13 @@ class Simulation:
         )
         self.clients.append(client)
         return client
+
+    def _check_client(self, client: SimClient) -> None:
+        for task in client.process.kept:
+            if isinstance(task, asyncio.Task) and task.done() and not task.cancelled():
+                error = task.exception()
+                if error is not None:
+                    self.journal.violation("broken client", f"{client.name}: {error!r} at {_place(error)}")
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ class Change(NamedTuple):
 class StoreServer:
     """Objects and their history. Every method is one atomic step, so the store is linearizable by nature.
 
-    `history`: events kept per kind. `on_change(kind, old, new)` sees every write as it happens; watchers are woken after it.
+    `history`: events kept per kind. `on_change(kind, old, new)` sees every write, before watchers are woken.
     """
 
     def __init__(

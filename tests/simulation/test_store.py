@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from tests.simulation.store import MemoryStore
+from tests.simulation.store_server import StoreServer
 from tests.unit.cluster.store_contract import StoreContract
 
 from strandline_broker.cluster.store import ClusterStore
-from tests.simulation.store import MemoryStore
-from tests.simulation.store_server import StoreServer
 
 
 class TestMemoryStore(StoreContract):
