@@ -32,6 +32,7 @@ def stage_follower(log: Log, batches: memoryview) -> None:
 
 
 def _stage_all(log: Log, batches: memoryview) -> None:
+    roll_timestamp = log.active.roll_timestamp
     for position, header in iter_batches(batches):
         size = header.size
         batch = batches[position : position + size]
@@ -50,6 +51,8 @@ def _stage_all(log: Log, batches: memoryview) -> None:
             else:
                 log.producers.note_header(header)
         last_offset = header.last_offset
+        if header.max_timestamp > roll_timestamp:
+            log.careful = True
         log.staged.append((batch, header.base_offset, last_offset, header.max_timestamp, size))
         log.staged_bytes += size
         log.next_offset = last_offset + 1

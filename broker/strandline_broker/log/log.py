@@ -344,7 +344,6 @@ class Log:
         follower.stage_follower(self, batches)
         if not self.staged:
             return -1
-        self.careful = True
         self.commit()
         return self.end_offset - 1
 

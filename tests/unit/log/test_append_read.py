@@ -148,6 +148,13 @@ class TestRolling:
         append(log, make_batch(timestamp=NOW_MS + 2000))
         assert len(log.segments) == 2
 
+    def test_a_follower_too_by_time_of_the_first_record(self, open_log: OpenLog) -> None:
+        log = open_log(LogConfig(segment_ms=1000))
+        for offset, later_ms in enumerate((0, 1000, 1001, 2000)):
+            batch = make_batch(timestamp=NOW_MS + later_ms, base_offset=offset, epoch=1)
+            log.append_follower(memoryview(batch))
+        assert [segment.base_offset for segment in log.segments] == [0, 2]
+
     def test_by_wall_clock_without_timestamps(self, open_log: OpenLog) -> None:
         log = open_log(LogConfig(segment_ms=1000))
         append(log, make_batch(timestamp=-1))
