@@ -5,13 +5,14 @@ and moves the high watermark; logs are compared first, and an answer about a div
 
 How long a Fetch waits when there is nothing to copy: as long as the follower says, but only `NEWS_MS` when the follower has
 not heard of the newest high watermark, or does not ask yet for everything that it has to copy from here: it then learns
-soon of either, although nothing is written.
+soon of either, although nothing is written. Which partitions a Fetch looks at: `replica_feed.py`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from strandline_broker.api.replica_feed import ReplicaFeed
 from strandline_broker.api.support.fetch_rows import NO_RECORDS, NO_REPLICA, Row, encode_rows, error_row
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.net.handler import Pending
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 NEWS_MS = 50
 """So long may a follower lag behind a high watermark that moved without new data."""
+WHOLE_INTERVAL_S = 0.25
+"""So often, at least, a fetch looks at all partitions that it is for."""
 
 
 class ReplicaFetchOperation(Pending):
@@ -44,6 +47,7 @@ class ReplicaFetchOperation(Pending):
         "_handler",
         "connection",
         "correlation_id",
+        "feed",
         "is_ready",
         "request",
         "session",
@@ -57,6 +61,7 @@ class ReplicaFetchOperation(Pending):
         self,
         handler: ReplicaFetchHandler,
         connection: Connection,
+        feed: ReplicaFeed,
         header: RequestHeader,
         request: FetchRequest,
         session: FetchSession | None,
@@ -65,6 +70,7 @@ class ReplicaFetchOperation(Pending):
         super().__init__(mute=True)
         self._handler = handler
         self.connection = connection
+        self.feed = feed
         self.version = header.api_version
         self.correlation_id = header.correlation_id
         self.request = request
@@ -75,14 +81,14 @@ class ReplicaFetchOperation(Pending):
         """Whether it waits no longer than `NEWS_MS` already."""
         self.timer: asyncio.TimerHandle | None = None
 
-    def data_arrived(self, byte_count: int) -> None:
-        """Answer soon: there is something to copy, or a role changed."""
+    def answer_soon(self) -> None:
+        """Be answered at the end of this turn of the loop."""
         if not self.is_ready:
             self.is_ready = True
             self._handler.ready(self)
 
-    def high_watermark_moved(self) -> None:
-        """Answer a little later, so that the follower learns of it; data that arrives meanwhile tells it at once."""
+    def answer_within_news_ms(self) -> None:
+        """Be answered within `NEWS_MS`."""
         if not self.short:
             self.short = True
             self._handler.hurry(self)
@@ -91,7 +97,7 @@ class ReplicaFetchOperation(Pending):
 class _Reading:
     """What was read for one fetch so far."""
 
-    __slots__ = ("byte_count", "held_back", "left", "may_join", "must_answer", "topics")
+    __slots__ = ("byte_count", "held_back", "left", "must_answer", "topics")
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -100,8 +106,7 @@ class _Reading:
         self.topics: dict[TopicKey, list[Row]] = {}
         self.must_answer = False
         """An error, or logs that part, forbid waiting."""
-        self.may_join = False
-        self.held_back: dict[Partition, float] = {}
+        self.held_back: dict[tuple[TopicKey, int], float] = {}
         """Partitions whose records a throttle keeps from the follower, and for how many seconds."""
 
     def add(self, target: FetchTarget, row: Row) -> None:
@@ -123,6 +128,7 @@ class ReplicaFetchHandler:
         max_bytes: int,
         may_join: Callable[[], None],
         throttle: ReplicationThrottle | None = None,
+        whole_interval_s: float = WHOLE_INTERVAL_S,
     ) -> None:
         self._replicas = replicas
         self._view = view
@@ -132,8 +138,8 @@ class ReplicaFetchHandler:
         self._max_bytes = max_bytes
         self._may_join = may_join
         self._throttle = throttle
-        # At most one per connection: parking mutes it.
-        self._parked: dict[Connection, ReplicaFetchOperation] = {}
+        self._whole_interval_s = whole_interval_s
+        self._feeds: dict[Connection, ReplicaFeed] = {}
         self._ready: list[ReplicaFetchOperation] = []
 
     def handle(
@@ -141,20 +147,26 @@ class ReplicaFetchHandler:
     ) -> Response | Pending:
         """Take note of what the follower has, and answer at once if there is more."""
         version, correlation_id = header.api_version, header.correlation_id
+        now = self._clock.monotonic()
         try:
-            session, targets = self._sessions.open(request, version, self._clock.monotonic())
+            session, targets = self._sessions.open(request, version, now)
         except KafkaError as error:
             return encode_fetch_response(version, correlation_id, int(error.code), 0, [])
-        reading = self._read(request, session, targets, arrived=True)
+        feed = self._feeds.get(connection)
+        if feed is None:
+            feed = self._feeds[connection] = ReplicaFeed(self._replicas)
+        due = feed.due(request, session, targets, now, self._whole_interval_s)
+        reading = self._read(feed, request, session, due, arrived=True)
         topics, held_back = reading.topics, reading.held_back
         if reading.byte_count or reading.must_answer or request.max_wait_ms <= 0 or not targets:
             return encode_rows(self._view, connection, version, correlation_id, session, topics)
-        operation = ReplicaFetchOperation(self, connection, header, request, session, targets)
+        for topic, rows in topics.items():
+            for row in rows:
+                feed.news[(topic, cast("int", row[0]))] = None  # not told after all, for now
+        operation = ReplicaFetchOperation(self, connection, feed, header, request, session, targets)
         operation.short = bool(topics) or len(targets) < self._replicas.followed_by(request.replica_id)
-        self._parked[connection] = operation
-        for partition in self._partitions(operation):
-            if partition not in held_back:
-                partition.replica_waiters[operation] = None
+        feed.parked = operation
+        feed.held_back = held_back
         wait_ms = min(request.max_wait_ms, NEWS_MS) if operation.short else request.max_wait_ms
         wait_s = min(wait_ms / 1000, *held_back.values()) if held_back else wait_ms / 1000
         operation.timer = self._loop.call_later(wait_s, self._answer, operation)
@@ -180,10 +192,12 @@ class ReplicaFetchHandler:
             self._answer(operation)
 
     def _answer(self, operation: ReplicaFetchOperation) -> None:
-        if self._parked.get(operation.connection) is not operation:
+        feed = operation.feed
+        if feed.parked is not operation:
             return
         self._unpark(operation)
-        topics = self._read(operation.request, operation.session, operation.targets, arrived=False).topics
+        due = feed.new_since(operation)
+        topics = self._read(feed, operation.request, operation.session, due, arrived=False).topics
         operation.complete(
             encode_rows(
                 self._view,
@@ -195,36 +209,41 @@ class ReplicaFetchHandler:
             )
         )
 
-    def _unpark(self, operation: ReplicaFetchOperation) -> None:
-        del self._parked[operation.connection]
-        for partition in self._partitions(operation):
-            partition.replica_waiters.pop(operation, None)
+    @staticmethod
+    def _unpark(operation: ReplicaFetchOperation) -> None:
+        operation.feed.parked = None
+        operation.feed.held_back = {}
         if operation.timer is not None:
             operation.timer.cancel()
 
     def connection_lost(self, connection: Connection) -> None:
-        """Forget the fetch of a connection that is gone."""
-        operation = self._parked.get(connection)
-        if operation is not None:
-            self._unpark(operation)
-
-    def _partitions(self, operation: ReplicaFetchOperation) -> list[Partition]:
-        found = (self._replicas.find(target.key, target.index) for target in operation.targets)
-        return [partition for partition in found if partition is not None]
+        """Forget the follower behind a connection that is gone."""
+        feed = self._feeds.pop(connection, None)
+        if feed is not None:
+            if feed.parked is not None:
+                self._unpark(feed.parked)
+            feed.close()
 
     def _read(
         self,
+        feed: ReplicaFeed,
         request: FetchRequest,
         session: FetchSession | None,
         targets: list[FetchTarget],
         *,
         arrived: bool,
     ) -> _Reading:
-        """Read for every target. `arrived`: the fetch is new and counts as the follower's word; it must not count twice."""
+        """Read for every target, and leave in the feed those that nothing new has to happen to for more to say.
+
+        `arrived`: the fetch is new and counts as the follower's word; it must not count twice.
+        """
         reading = _Reading(min(request.max_bytes, self._max_bytes))
         incremental = session is not None and request.session_epoch > 0
         now = self._clock.monotonic()
+        news = feed.news
+        news.clear()
         for target in targets:
+            key = (target.key, target.index)
             partition = self._replicas.find(target.key, target.index)
             try:
                 if partition is None:
@@ -235,13 +254,7 @@ class ReplicaFetchHandler:
                     reading.add(target, _parted(partition, target, diverging))
                     continue
                 if arrived:
-                    reading.may_join |= partition.follower_fetched(
-                        request.replica_id,
-                        request.replica_epoch,
-                        target.fetch_offset,
-                        target.log_start_offset,
-                        now,
-                    )
+                    feed.counted(key, may_join=_count(partition, request, target, now))
                 found = self._records(reading, partition, target, request.replica_id, now)
             except KafkaError as error:
                 reading.must_answer = True
@@ -251,6 +264,7 @@ class ReplicaFetchHandler:
             high_watermark, start_offset = partition.high_watermark, partition.log.start_offset
             told = (target.told_high_watermark, target.told_start_offset)
             if found is not None or not incremental or told != (high_watermark, start_offset):
+                records = found or NO_RECORDS
                 row = (
                     target.index,
                     0,
@@ -259,10 +273,13 @@ class ReplicaFetchHandler:
                     start_offset,
                     None,
                     NO_REPLICA,
-                    found or NO_RECORDS,
+                    records,
                 )
                 reading.add(target, row)
-        if reading.may_join:
+                news.pop(key, None)  # also what counting the follower made new
+            elif target.fetch_offset != partition.log.end_offset:
+                news[key] = None  # no room for it, or held back
+        if arrived and feed.outside:
             self._may_join()
         return reading
 
@@ -274,7 +291,7 @@ class ReplicaFetchHandler:
             return None
         wait_s = self._throttled_s(partition, replica_id, now)
         if wait_s > 0:
-            reading.held_back[partition] = wait_s
+            reading.held_back[(target.key, target.index)] = wait_s
             return None
         if reading.left <= 0:
             return None
@@ -318,6 +335,13 @@ class ReplicaFetchHandler:
         if not log.start_offset <= target.fetch_offset <= log.end_offset:
             raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
         return None
+
+
+def _count(partition: Partition, request: FetchRequest, target: FetchTarget, now: float) -> bool:
+    """Take note of what the follower has; return whether it may want to join the ISR. Raises KafkaError."""
+    return partition.follower_fetched(
+        request.replica_id, request.replica_epoch, target.fetch_offset, target.log_start_offset, now
+    )
 
 
 def _parted(partition: Partition, target: FetchTarget, diverging: tuple[int, int]) -> Row:

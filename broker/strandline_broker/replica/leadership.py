@@ -80,6 +80,7 @@ class Leadership:
 
     __slots__ = (
         "_counted",
+        "_counted_ids",
         "_own",
         "attempts",
         "began_at",
@@ -105,6 +106,7 @@ class Leadership:
         self.followers: dict[int, Follower] = {}
         # Those but ourselves who must have a record before it is committed; worked out only when somebody changed.
         self._counted: tuple[ReplicaRef, ...] = ()
+        self._counted_ids: frozenset[int] = frozenset()
         self.frozen = False
         self._recount()
 
@@ -142,6 +144,7 @@ class Leadership:
     def _recount(self) -> None:
         members = high_watermark_replicas(self.state.isr, [attempt.isr for attempt in self.attempts])
         self._counted = tuple(sorted(ref for ref in members if ref != self._own))
+        self._counted_ids = frozenset(ref.broker_id for ref in self._counted)
         self.frozen = not may_advance_high_watermark(self.state.isr, self.min_isr)
 
     @property
@@ -162,7 +165,7 @@ class Leadership:
 
     def counts(self, broker_id: int) -> bool:
         """Whether commitment waits for this broker."""
-        return any(ref.broker_id == broker_id for ref in self._counted)
+        return broker_id in self._counted_ids
 
     def fetched(
         self, broker_id: int, generation: int, log_end: int, log_start: int, leader_end: int, now: float

@@ -132,7 +132,7 @@ class Partition:
         self.replicated_out = 0
         # In the order of their coming.
         self.fetch_waiters: dict[FetchWaiter, None] = {}
-        self.replica_waiters: dict[ReplicaWaiter, None] = {}
+        self.replica_waiters: dict[ReplicaWaiter, tuple[str | bytes, int]] = {}
         self.on_synced: Callable[[], None] | None = None
         """Called, while following, when what was appended is durable."""
         self._gaps_excused_since_ms = -1
@@ -296,8 +296,8 @@ class Partition:
             else:
                 self._local_waiters.append(entry)
         if self.replica_waiters:
-            for follower in tuple(self.replica_waiters):
-                follower.data_arrived(1)
+            for follower, key in tuple(self.replica_waiters.items()):
+                follower.data_arrived(key)
         if fsync:
             return self.log.end_offset > durable_end
         self.advance_high_watermark()
@@ -345,9 +345,8 @@ class Partition:
         if self.fetch_waiters:
             for reader in tuple(self.fetch_waiters):
                 reader.data_arrived(max(arrived, 1))
-        if self.replica_waiters:
-            for follower in tuple(self.replica_waiters):
-                follower.high_watermark_moved()
+        for follower, key in tuple(self.replica_waiters.items()):
+            follower.high_watermark_moved(key)
 
     # -- reads ---------------------------------------------------------------------------------------------------------
 
@@ -434,8 +433,8 @@ class Partition:
                 f"offset {offset} is beyond the high watermark {self.high_watermark}",
             )
         self.log.advance_start(offset)
-        for follower in tuple(self.replica_waiters):
-            follower.high_watermark_moved()
+        for follower, key in tuple(self.replica_waiters.items()):
+            follower.high_watermark_moved(key)
         while (low := self.low_watermark()) < offset:
             moved = asyncio.get_running_loop().create_future()
             self._low_watermark_waiters[moved] = None
@@ -481,9 +480,10 @@ class Partition:
         if broker_id not in leadership.state.replicas:
             raise KafkaError(ErrorCode.UNKNOWN_LEADER_EPOCH, f"broker {broker_id} is no replica of {self!r}")
         follower = leadership.fetched(broker_id, generation, log_end, log_start, self.log.end_offset, now)
-        if leadership.counts(broker_id):
+        if log_end > self.high_watermark and leadership.counts(broker_id):
             self.advance_high_watermark()
-        self._wake_deletions()
+        if self._low_watermark_waiters:
+            self._wake_deletions()
         return leadership.may_want_to_join(follower, self.high_watermark)
 
     def read_for_follower(self, offset: int, max_bytes: int, *, min_one_batch: bool) -> FileSlice | None:
@@ -572,8 +572,10 @@ class Partition:
         return rows
 
     def _wake_fetches(self, byte_count: int) -> None:
-        for waiter in (*self.fetch_waiters, *self.replica_waiters):
+        for waiter in tuple(self.fetch_waiters):
             waiter.data_arrived(byte_count)
+        for follower, key in tuple(self.replica_waiters.items()):
+            follower.data_arrived(key)
         self._wake_deletions()
 
     def _wake_deletions(self) -> None:

@@ -37,13 +37,13 @@ class FetchWaiter(Protocol):
 
 
 class ReplicaWaiter(Protocol):
-    """A follower's fetch request that waits for data."""
+    """Somebody who copies partitions from here; it gave each of them a `key` to be told with."""
 
-    def data_arrived(self, byte_count: int) -> None:
-        """Take note that `byte_count` more bytes were written, or (0) that the partition changed its role."""
+    def data_arrived(self, key: tuple[str | bytes, int]) -> None:
+        """Take note that something was written to the partition, or that it changed its role."""
         ...
 
-    def high_watermark_moved(self) -> None:
+    def high_watermark_moved(self, key: tuple[str | bytes, int]) -> None:
         """Take note that followers have something to learn, of this or the log start, although there is nothing to copy."""
         ...
 

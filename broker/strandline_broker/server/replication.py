@@ -9,7 +9,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from strandline_broker.api.fetch_replica import ReplicaFetchHandler
+from strandline_broker.api.fetch_replica import WHOLE_INTERVAL_S, ReplicaFetchHandler
 from strandline_broker.api.fetch_sessions import FetchSessionCache
 from strandline_broker.cluster.transitions import spared
 from strandline_broker.replica.attempts import ATTEMPTS_FILE, decode_attempts
@@ -150,6 +150,8 @@ class Replication:
             max_bytes=config.replica_fetch_response_max_bytes,
             may_join=self.keeper.wake,
             throttle=throttles.leader,
+            # A follower that a fetch did not look at must not seem to lag.
+            whole_interval_s=min(WHOLE_INTERVAL_S, config.replica_lag_time_max_ms / 4000),
         )
 
     def roles_changed(self) -> None:
