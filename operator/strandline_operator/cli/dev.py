@@ -314,8 +314,8 @@ def _warn_of_missing_brokers(options: DevOptions) -> None:
     missing = [broker_id for broker_id in options.data_dir.broker_ids() if broker_id >= options.brokers]
     if missing:
         _note(
-            f"{options.data_dir.path} also has the data of broker {', '.join(map(str, missing))}: partitions there are "
-            f"offline until you start with --brokers {missing[-1] + 1}"
+            f"{options.data_dir.path} also has the data of broker {', '.join(map(str, missing))}: partitions that are only "
+            f"there are offline, others lack a replica, until you start with --brokers {missing[-1] + 1}"
         )
 
 

@@ -27,6 +27,7 @@ class Elections:
 
     def decide(self) -> Iterator[Patch]:
         """Yield one write for each PartitionSet in which something must change, whatever the number of partitions."""
+        live = self._world.live_by_id
         for sets in self._world.sets:
             if sets.deleting or sets.topic_id in self._world.purged:
                 continue
@@ -35,12 +36,14 @@ class Elections:
                 notices: list[Notice] = []
                 urgent = False
                 for number, state in enumerate(slice_.partitions, slice_.first_partition):
-                    election = _elect(self._world, slice_, state)
-                    new = election.state
-                    if new is not state:
-                        urgent = True
-                        notices += _notices(slice_, number, election)
-                    elif state.leader in self._world.live_by_id:
+                    new = state
+                    if not _in_order(live, state):
+                        election = _elect(self._world, slice_, state)
+                        new = election.state
+                        if new is not state:
+                            urgent = True
+                            notices += _notices(slice_, number, election)
+                    if new is state and state.leader in live:
                         new = self._go_on(sets, slice_, state)
                     if new is not state:
                         changed[number] = new
@@ -51,7 +54,9 @@ class Elections:
         """Take a partition whose leader is in order a step further."""
         live = self._world.live_by_id
         minimum = slice_.min_insync_replicas
-        new = transitions.advance_reassignment(state, live=live, min_isr=minimum)
+        new = state
+        if transitions.is_moving(state):
+            new = transitions.advance_reassignment(state, live=live, min_isr=minimum)
         if new is state:
             new = self._reassigner.advance(sets, state)
         if new is state and state.leader != state.replicas[0] and self.returned < self._world.returning:
@@ -74,6 +79,18 @@ def _patch(
         priority=Priority.ELECTION if urgent else Priority.CHANGE,
         notices=tuple(notices),
     )
+
+
+def _in_order(live: transitions.Live, state: PartitionState) -> bool:
+    """Say whether it is plain that a partition needs no election: so it is for nearly all of them, nearly always."""
+    leader = live.get(state.leader)
+    if leader is None or leader.incarnation != state.leader_incarnation or leader.draining or state.elr:
+        return False
+    for broker_id, generation in state.isr:
+        member = live.get(broker_id)
+        if member is None or member.generation != generation:
+            return False
+    return True
 
 
 def _elect(world: World, slice_: PartitionSet, state: PartitionState) -> transitions.Election:

@@ -37,8 +37,11 @@ class Reassigner:
 
     def advance(self, sets: TopicSets, state: PartitionState) -> PartitionState:
         """Return the partition with its reassignment begun or redirected, if that can be now; else the very same."""
+        factor = self._factors.get(sets.topic_id)
+        if not transitions.is_reassigning(state) and (factor is None or factor == len(state.replicas)):
+            return state
         goal = transitions.target_of(state)
-        factor = self._factors.get(sets.topic_id, len(goal))
+        factor = factor if factor is not None else len(goal)
         if (factor == len(goal) and not state.target) or state.leader == NO_LEADER:
             return state
         copies = factor > len(goal) or not set(goal).issubset(state.replicas)
@@ -90,7 +93,7 @@ def progress(world: World, sets: TopicSets, factor: int | None) -> tuple[int, Tr
     for slice_ in sets.slices:
         for number, state in enumerate(slice_.partitions, slice_.first_partition):
             has_factor &= factor is None or len(state.replicas) - len(state.adding) == factor
-            if transitions.is_moving(state):
+            if state.adding or state.removing:
                 moving += 1
             elif state.target or (factor is not None and len(state.replicas) != factor):
                 waiting += 1

@@ -6,8 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from strandline_broker.cluster.model import CLUSTER, LABEL_CLUSTER, NO_LEADER, TOPIC, Topic
-from strandline_broker.cluster.transitions import RULES, Live, effective_min_isr, is_reassigning
+from strandline_broker.cluster.model import (
+    CLUSTER,
+    LABEL_CLUSTER,
+    NO_LEADER,
+    TOPIC,
+    PartitionState,
+    ReplicaRef,
+    Topic,
+)
+from strandline_broker.cluster.transitions import Live, effective_min_isr, is_reassigning
 from strandline_operator.controller.actions import Patch, Priority
 from strandline_operator.controller.conditions import Reason, Trouble, conditions
 from strandline_operator.controller.reassignments import progress
@@ -65,11 +73,13 @@ def count(sets: TopicSets, live: Live) -> Counts:
     found: dict[str, list[str]] = {"under_replicated": [], "under_min_isr": [], "offline": [], "replaced": []}
     for slice_ in sets.slices:
         minimum = slice_.min_insync_replicas
+        total += len(slice_.partitions)
         for number, state in enumerate(slice_.partitions, slice_.first_partition):
-            total += 1
             reassigning += is_reassigning(state)
+            in_sync = len(_in_sync(state, live))
+            if in_sync >= len(state.replicas) and state.leader in live:
+                continue  # nothing is wrong with nearly all of them
             name = f"{sets.topic_name}-{number}"
-            in_sync = sum(RULES.generation_matches(ref, live) for ref in state.isr)
             if in_sync < len(state.replicas) - len(state.adding):
                 found["under_replicated"].append(name)
             if in_sync < effective_min_isr(minimum, state):
@@ -83,6 +93,10 @@ def count(sets: TopicSets, live: Live) -> Counts:
         reassigning=reassigning,
         **{key: Found(len(names), tuple(names[:_NAMED_PARTITIONS])) for key, names in found.items()},
     )
+
+
+def _in_sync(state: PartitionState, live: Live) -> list[ReplicaRef]:
+    return [ref for ref in state.isr if ref[0] in live and live[ref[0]].generation == ref[1]]
 
 
 def partition_troubles(counts: Counts) -> list[Trouble]:

@@ -144,7 +144,9 @@ def _bring_in_line(
 def _needs_brokers(sets: TopicSets, factor: int) -> bool:
     """Say whether some partition has fewer replicas than `factor`, and none on the way."""
     return any(
-        len(transitions.target_of(state)) < factor for slice_ in sets.slices for state in slice_.partitions
+        len(state.replicas) - len(state.removing) < factor and len(transitions.target_of(state)) < factor
+        for slice_ in sets.slices
+        for state in slice_.partitions
     )
 
 
