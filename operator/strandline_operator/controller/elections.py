@@ -5,7 +5,7 @@ All of it is decided at one place, so that a PartitionSet is written once, whate
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from strandline_broker.cluster import transitions
 from strandline_broker.cluster.model import PARTITION_SET, PartitionSet, PartitionState
@@ -33,22 +33,20 @@ class Elections:
                 continue
             for slice_ in sets.slices:
                 changed: dict[int, PartitionState] = {}
-                notices: list[Notice] = []
-                urgent = False
+                elections: dict[int, transitions.Election] = {}
                 for number, state in enumerate(slice_.partitions, slice_.first_partition):
                     new = state
                     if not _in_order(live, state):
                         election = _elect(self._world, slice_, state)
                         new = election.state
                         if new is not state:
-                            urgent = True
-                            notices += _notices(slice_, number, election)
+                            elections[number] = election
                     if new is state and state.leader in live:
                         new = self._go_on(sets, slice_, state)
                     if new is not state:
                         changed[number] = new
                 if changed:
-                    yield _patch(slice_, changed, notices, urgent=urgent)
+                    yield _patch(slice_, changed, elections)
 
     def _go_on(self, sets: TopicSets, slice_: PartitionSet, state: PartitionState) -> PartitionState:
         """Take a partition whose leader is in order a step further."""
@@ -67,7 +65,9 @@ class Elections:
 
 
 def _patch(
-    slice_: PartitionSet, changed: dict[int, PartitionState], notices: list[Notice], *, urgent: bool
+    slice_: PartitionSet,
+    changed: Mapping[int, PartitionState],
+    elections: Mapping[int, transitions.Election],
 ) -> Patch:
     tests, operations = patch_partitions(slice_, changed)
     return Patch(
@@ -76,8 +76,8 @@ def _patch(
         slice_.uid,
         tuple(tests),
         tuple(operations),
-        priority=Priority.ELECTION if urgent else Priority.CHANGE,
-        notices=tuple(notices),
+        priority=Priority.ELECTION if elections else Priority.CHANGE,
+        notices=tuple(_notices(slice_, elections)),
     )
 
 
@@ -111,22 +111,30 @@ def _elect(world: World, slice_: PartitionSet, state: PartitionState) -> transit
     )
 
 
-def _notices(slice_: PartitionSet, number: int, election: transitions.Election) -> Iterator[Notice]:
-    """Say what a person should know: a partition without a leader, and every election that was not a clean one."""
-    partition = f"{slice_.topic_name}-{number}"
-    leader = election.state.leader
-    text = {
-        transitions.Outcome.OFFLINE: f"{partition} has no leader: no in-sync replica lives",
-        transitions.Outcome.ELIGIBLE: f"broker {leader} leads {partition}: an eligible former in-sync replica",
-        transitions.Outcome.POSSIBLE_LOSS: (
-            f"broker {leader} leads {partition} with a log that may have lost acknowledged records (flush Replicated, "
-            "min.insync.replicas 1)"
-        ),
-        transitions.Outcome.UNCLEAN: (
-            f"broker {leader} leads {partition} without having been in sync: acknowledged records may be lost "
-            "(unclean.leader.election.enable)"
-        ),
-    }.get(election.outcome)
-    if text is not None:
-        warning = election.outcome is not transitions.Outcome.ELIGIBLE
-        yield Notice(PARTITION_SET, slice_.name, f"Election{election.outcome}", text, warning=warning)
+def _notices(slice_: PartitionSet, elections: Mapping[int, transitions.Election]) -> Iterator[Notice]:
+    """Say what a person should know: partitions without a leader, and every election that was not a clean one.
+
+    One notice names all partitions of a slice that went the same way: brokers lead thousands.
+    """
+    groups: dict[tuple[transitions.Outcome, int], list[int]] = {}
+    for number, election in elections.items():
+        groups.setdefault((election.outcome, election.state.leader), []).append(number)
+    for (outcome, leader), numbers in groups.items():
+        named = f"{slice_.topic_name}-{numbers[0]}"
+        if len(numbers) > 1:
+            named = f"partitions {', '.join(map(str, numbers))} of {slice_.topic_name}"
+        text = {
+            transitions.Outcome.OFFLINE: f"no leader for {named}: no in-sync replica lives",
+            transitions.Outcome.ELIGIBLE: f"broker {leader} leads {named}: an eligible former in-sync replica",
+            transitions.Outcome.POSSIBLE_LOSS: (
+                f"broker {leader} leads {named} with a log that may have lost acknowledged records (flush Replicated, "
+                "min.insync.replicas 1)"
+            ),
+            transitions.Outcome.UNCLEAN: (
+                f"broker {leader} leads {named} without having been in sync: acknowledged records may be lost "
+                "(unclean.leader.election.enable)"
+            ),
+        }.get(outcome)
+        if text is not None:
+            warning = outcome is not transitions.Outcome.ELIGIBLE
+            yield Notice(PARTITION_SET, slice_.name, f"Election{outcome}", text, warning=warning)

@@ -33,6 +33,11 @@ class Found:
     number: int = 0
     names: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Found:
+        """Return these partitions."""
+        return cls(len(names), tuple(names[:_NAMED_PARTITIONS]))
+
     def __add__(self, other: Found) -> Found:
         return Found(self.number + other.number, (self.names + other.names)[:_NAMED_PARTITIONS])
 
@@ -91,7 +96,7 @@ def count(sets: TopicSets, live: Live) -> Counts:
     return Counts(
         total,
         reassigning=reassigning,
-        **{key: Found(len(names), tuple(names[:_NAMED_PARTITIONS])) for key, names in found.items()},
+        **{key: Found.of(names) for key, names in found.items()},
     )
 
 
