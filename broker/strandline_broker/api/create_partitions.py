@@ -2,9 +2,9 @@
 
 Differences from Kafka: the wish is written into the Topic object; the answer comes when the new partitions
 have leaders, or with what the operator says against it. `Cluster.spec.kafkaAdmin` decides which topics
-clients may change (POLICY_VIOLATION); internal topics are refused likewise. Manual assignments are refused
-(INVALID_REPLICA_ASSIGNMENT) where the cluster has more than one broker to choose from. A topic that is being
-reassigned waits (REASSIGNMENT_IN_PROGRESS, as Kafka did before KRaft).
+clients may change (POLICY_VIOLATION); internal topics are refused likewise. A manual assignment goes into an
+annotation of the Topic. A topic that is being reassigned waits (REASSIGNMENT_IN_PROGRESS, as Kafka did before
+KRaft).
 
 Version notes: v2 flexible, v3 as v2.
 """
@@ -68,7 +68,7 @@ async def _grow(broker: BrokerApi, wish: Any, deadline: float, *, validate_only:
     topic = partition_plan.check(broker.view, wish.name, wish.count, assignments)
 
     def decide(found: Topic) -> list[Operation]:
-        return partition_plan.operations(found, topic, wish.count)
+        return partition_plan.operations(found, topic, wish.count, assignments)
 
     if validate_only:
         await check_topic(broker, topic, decide)

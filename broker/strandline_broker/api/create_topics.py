@@ -2,8 +2,8 @@
 
 Differences from Kafka: a topic is created by writing a Topic object; the answer comes when its partitions
 have leaders, or with what the operator says against it. `Cluster.spec.kafkaAdmin: None` refuses with
-POLICY_VIOLATION. Manual replica assignments are refused (INVALID_REPLICA_ASSIGNMENT) where the cluster has
-more than one broker to choose from. min.insync.replicas above the replication factor is refused.
+POLICY_VIOLATION. A manual replica assignment goes into an annotation of the Topic; as many brokers must live
+as the topic has replicas. min.insync.replicas above the replication factor is refused.
 
 Version notes: v4 lets partitions and factor default (-1), v5 answers with the configuration, v7 with the
 topic id.

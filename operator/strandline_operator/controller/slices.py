@@ -48,6 +48,30 @@ class Placer:
             self.load.leaders.update(state.replicas[:1])
         return states
 
+    def place_chosen(
+        self, numbers: range, factor: int, chosen: Mapping[int, tuple[int, ...]]
+    ) -> list[PartitionState]:
+        """Return the first states of new partitions, some of them on the brokers that the user chose.
+
+        A choice that does not fit (another number of replicas, a broker that the Cluster does not have, none that lives) is
+        passed over. Raises NotEnoughBrokers.
+        """
+        live = self._world.live_by_id
+        cluster = self._world.cluster
+        known = live.keys() | set(range(cluster.replicas if cluster is not None else 0))
+        fixed = {
+            number: transitions.new_partition(chosen[number], dict(live))
+            for number in numbers
+            if len(chosen.get(number, ())) == factor
+            and known.issuperset(chosen[number])
+            and not live.keys().isdisjoint(chosen[number])
+        }
+        for state in fixed.values():
+            self.load.replicas.update(state.replicas)
+            self.load.leaders.update(state.replicas[:1])
+        others = iter(self.place(len(numbers) - len(fixed), factor))
+        return [fixed[number] if number in fixed else next(others) for number in numbers]
+
     def change_factor(self, state: PartitionState, factor: int) -> tuple[int, ...]:
         """Return the replicas of a partition with another factor. Raises NotEnoughBrokers."""
         before = transitions.target_of(state)
@@ -74,8 +98,11 @@ def place(
     config: dict[str, str],
     factor: int,
     placer: Placer,
+    chosen: Mapping[int, tuple[int, ...]],
 ) -> Iterator[Action]:
     """Make the slices that are missing and fill those that are not full, up to what the Topic asks for.
+
+    `chosen` are the replicas of partitions that the user wants on particular brokers.
 
     Slice 0 comes last, when all others are there: with it the topic appears to clients, and should appear whole. A new
     config waits for the next decision: each write changes one thing.
@@ -90,7 +117,9 @@ def place(
             continue
         if slice_index == 0 and existing is None and actions:
             break
-        states = placer.place(size - (len(existing.partitions) if existing is not None else 0), factor)
+        first = slice_index * SLICE_SIZE + (len(existing.partitions) if existing is not None else 0)
+        numbers = range(first, slice_index * SLICE_SIZE + size)
+        states = placer.place_chosen(numbers, factor, chosen)
         if existing is None:
             actions.append(create_slice(world, topic.topic_name, topic_id, slice_index, config, states))
         else:

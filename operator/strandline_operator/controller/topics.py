@@ -24,6 +24,7 @@ from strandline_broker.cluster import (
     transitions,
 )
 from strandline_broker.cluster.model import TOPIC, Topic, derive_topic_id
+from strandline_broker.cluster.replica_assignment import ANNOTATION_REPLICA_ASSIGNMENT, parse_assignment
 from strandline_operator.controller.actions import Action, Notice
 from strandline_operator.controller.conditions import Reason, Trouble
 from strandline_operator.controller.deletion import add_finalizer, decide_deletion, release_only
@@ -135,8 +136,10 @@ def _bring_in_line(
     if grow and _enough_brokers(world, factor, outcome.troubles):
         present = {slice_.slice_index: slice_ for slice_ in sets.slices}
         chosen = config if config is not None else dict(sets.head.config)
-        outcome.actions += place(world, topic, sets.topic_id, present, chosen, factor, placer)
-        outcome.troubles.append(_creating())
+        where = _chosen_replicas(topic, outcome.troubles)
+        if where is not None:
+            outcome.actions += place(world, topic, sets.topic_id, present, chosen, factor, placer, where)
+            outcome.troubles.append(_creating())
     elif config is not None:
         outcome.actions += _reconfigure(sets, config)
 
@@ -204,7 +207,10 @@ def _make_or_bring_back(
     if lost:
         outcome.troubles.append(lost)
         return
-    outcome.actions += place(world, topic, topic_id, {}, config, topic.replicas, placer)
+    where = _chosen_replicas(topic, outcome.troubles)
+    if where is None:
+        return
+    outcome.actions += place(world, topic, topic_id, {}, config, topic.replicas, placer, where)
     outcome.troubles.append(_creating())
 
 
@@ -248,6 +254,15 @@ def _effective_config(world: World, topic: Topic, troubles: list[Trouble]) -> di
         )
         return None
     return {**defaults, **own}
+
+
+def _chosen_replicas(topic: Topic, troubles: list[Trouble]) -> dict[int, tuple[int, ...]] | None:
+    """Return where the user wants new partitions, or None with the reason added to `troubles`."""
+    try:
+        return parse_assignment(topic.meta.annotations.get(ANNOTATION_REPLICA_ASSIGNMENT, "{}"))
+    except ValueError as error:
+        troubles.append(Trouble(Reason.INVALID_CONFIG, str(error), stalled=True))
+        return None
 
 
 def _enough_brokers(world: World, factor: int, troubles: list[Trouble]) -> bool:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.api.support import FakeBroker, add_topic, broker, led, partition_set, run
+from tests.unit.api.support import FakeBroker, add_topic, broker, lease, led, partition_set, run
 
-from strandline_broker.cluster.model import NO_LEADER, TOPIC, PartitionState
+from strandline_broker.cluster.model import LEASE, NO_LEADER, TOPIC, PartitionState
 from strandline_broker.errors import ErrorCode
 from strandline_broker.wire.api_keys import ApiKey
 
@@ -112,17 +112,20 @@ def test_validation_changes_nothing() -> None:
     run(main())
 
 
-def test_assignments_where_there_is_a_choice() -> None:
+def test_manual_assignments_go_into_the_topic() -> None:
     async def main() -> None:
-        async with broker() as fake:
-            await make(fake, "t")
-            assert (await grow(fake, wish("t", 3, (0,))))["t"].error_code is ErrorCode.NONE
         async with broker(brokers=2) as fake:
             await make(fake, "t")
-            rows = await grow(fake, wish("t", 3, (1,)))
-            assert rows["t"].error_code is ErrorCode.INVALID_REPLICA_ASSIGNMENT
-            rows = await grow(fake, wish("t", 3, (1, 0)))
+            assert (await grow(fake, wish("t", 3, (1,))))["t"].error_code is ErrorCode.NONE
+            assert (await grow(fake, wish("t", 4, (0,))))["t"].error_code is ErrorCode.NONE
+            metadata = (await fake.store.get(TOPIC, "t"))["metadata"]
+            assert metadata["annotations"] == {"strandline.io/replica-assignment": '{"3":[0]}'}
+            rows = await grow(fake, wish("t", 5, (1, 0)))
             assert "not consistent" in rows["t"].error_message
+            await fake.store.create(LEASE, lease(9, held=False))
+            await fake.view.wait_until(lambda view: 9 in view.leases, 10)
+            rows = await grow(fake, wish("t", 5, (9,)))
+            assert "for partition 4 are fenced" in rows["t"].error_message
 
     run(main())
 

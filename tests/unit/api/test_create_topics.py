@@ -4,9 +4,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.unit.api.support import CLUSTER_NAME, FakeBroker, add_topic, broker, led, partition_set, run
+from tests.unit.api.support import CLUSTER_NAME, FakeBroker, add_topic, broker, lease, led, partition_set, run
 
-from strandline_broker.cluster.model import TOPIC, Topic, new_object
+from strandline_broker.cluster.model import LEASE, TOPIC, Topic, new_object
+from strandline_broker.cluster.replica_assignment import ANNOTATION_REPLICA_ASSIGNMENT, parse_assignment
 from strandline_broker.errors import ErrorCode
 from strandline_broker.wire.api_keys import ApiKey
 
@@ -160,15 +161,27 @@ def test_refused(wish: dict[str, Any], error: ErrorCode, validate_only: bool) ->
     run(main())
 
 
-def test_manual_assignments_need_a_cluster_without_a_choice() -> None:
-    wish = topic("t", -1, -1, assignments=assignments((0,), (0,)))
+def test_manual_assignments_go_into_the_topic() -> None:
+    wish = topic("t", -1, -1, assignments=assignments((0, 1), (1, 0)))
 
     async def main() -> None:
-        async with broker() as fake:
-            (row,) = await create(fake, wish)
-            assert (row.error_code, row.num_partitions) == (ErrorCode.NONE, 2)
         async with broker(brokers=2) as fake:
-            assert await error_of(fake, wish) is ErrorCode.INVALID_REPLICA_ASSIGNMENT
+            (row,) = await create(fake, wish)
+            assert (row.error_code, row.num_partitions, row.replication_factor) == (ErrorCode.NONE, 2, 2)
+            (obj,) = await objects(fake)
+            assert parse_assignment(obj["metadata"]["annotations"][ANNOTATION_REPLICA_ASSIGNMENT]) == {
+                0: (0, 1),
+                1: (1, 0),
+            }
+            await fake.store.create(LEASE, lease(9, held=False))
+            await fake.view.wait_until(lambda view: 9 in view.leases, 10)
+            nobody = topic("u", -1, -1, assignments=assignments((9,)))
+            (row,) = await create(fake, nobody)
+            assert row.error_code is ErrorCode.INVALID_REPLICA_ASSIGNMENT
+            assert "for partition 0 are fenced" in row.error_message
+            large = topic("v", -1, -1, assignments=assignments(*((0, 1) for _ in range(20_000))))
+            (row,) = await create(fake, large)
+            assert row.error_code is ErrorCode.INVALID_REPLICA_ASSIGNMENT
 
     run(main())
 

@@ -92,8 +92,10 @@ class Trace:
         ):
             if option in options:
                 spec[key] = options.pop(option)
-        spec["config"] = options
         annotations = {"strandline.io/undelete": "yes"} if "undelete" in names else {}
+        if "assignment" in options:
+            annotations["strandline.io/replica-assignment"] = options.pop("assignment")
+        spec["config"] = options
         await self._put(TOPIC, names[0], spec, annotations)
 
     async def do_raw_topic(self, names: list[str], options: dict[str, str]) -> None:
@@ -194,7 +196,14 @@ class Trace:
             name,
             uid=old["metadata"]["uid"],
             tests=[],
-            operations=[{"op": "add", "path": "/spec", "value": spec}],
+            operations=[
+                {"op": "add", "path": "/spec", "value": spec},
+                *(
+                    [{"op": "add", "path": "/metadata/annotations", "value": annotations}]
+                    if annotations
+                    else []
+                ),
+            ],
         )
 
     # -- decisions -----------------------------------------------------------------------------------------------------

@@ -9,9 +9,16 @@ from collections.abc import Sequence
 
 from strandline_broker.api.support import topic_names
 from strandline_broker.api.support.brokers import is_live
-from strandline_broker.api.support.topic_plan import MAX_PARTITIONS, assignment_problem
+from strandline_broker.api.support.topic_plan import (
+    MAX_PARTITIONS,
+    assignment_problem,
+    check_lives,
+    check_text,
+)
 from strandline_broker.cluster.cache import ClusterCache, TopicView
+from strandline_broker.cluster.json_patch import pointer
 from strandline_broker.cluster.model import Topic
+from strandline_broker.cluster.replica_assignment import ANNOTATION_REPLICA_ASSIGNMENT, format_assignment
 from strandline_broker.cluster.store import Operation
 from strandline_broker.cluster.transitions import is_reassigning, target_of
 from strandline_broker.errors import ErrorCode, KafkaError
@@ -50,7 +57,9 @@ def check(
     return topic
 
 
-def operations(found: Topic, topic: TopicView, count: int) -> list[Operation]:
+def operations(
+    found: Topic, topic: TopicView, count: int, assignments: Sequence[Sequence[int]] | None
+) -> list[Operation]:
     """Return what makes the Topic object ask for `count` partitions; nothing where it does already.
 
     Raises KafkaError(INVALID_PARTITIONS) where it asks for more: somebody else was quicker.
@@ -58,7 +67,17 @@ def operations(found: Topic, topic: TopicView, count: int) -> list[Operation]:
     if found.partitions == count:
         return []
     _check_increase(topic.topic_name, found.partitions, count)
-    return [{"op": "add", "path": "/spec/partitions", "value": count}]
+    wanted: list[Operation] = [{"op": "add", "path": "/spec/partitions", "value": count}]
+    if assignments is not None:
+        first = count - len(assignments)
+        text = format_assignment(dict(enumerate(assignments, first)))
+        if found.meta.annotations:
+            path = pointer("metadata", "annotations", ANNOTATION_REPLICA_ASSIGNMENT)
+            wanted.append({"op": "add", "path": path, "value": text})
+        else:
+            value = {ANNOTATION_REPLICA_ASSIGNMENT: text}
+            wanted.append({"op": "add", "path": "/metadata/annotations", "value": value})
+    return wanted
 
 
 def _check_increase(name: str, current: int, count: int) -> None:
@@ -80,15 +99,14 @@ def _check_assignments(
         )
     first = topic.partition(0)
     assert first is not None, "a topic has partitions"
+    live = [broker_id for broker_id, lease in view.leases.items() if is_live(lease)]
+    current = topic.partition_count
     for brokers in assignments:
         why = assignment_problem(brokers, view.leases.keys(), len(target_of(first)))
         if why:
             raise KafkaError(
                 ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"The manual partition assignment includes {why}"
             )
-    if sum(is_live(lease) for lease in view.leases.values()) > 1:
-        # A Topic does not say where its replicas live.
-        raise KafkaError(
-            ErrorCode.INVALID_REPLICA_ASSIGNMENT,
-            "This cluster places replicas itself; leave the assignment out.",
-        )
+        check_lives(current, brokers, live)
+        current += 1
+    check_text(dict(enumerate(assignments)))

@@ -62,6 +62,7 @@ async def _write(broker: BrokerApi, plan: TopicPlan, deadline: float) -> Object:
             partitions=plan.partitions,
             replicas=plan.replicas,
             config=plan.config,
+            assignment=plan.assignment,
         )
         pause_s = 0.01
         while True:

@@ -7,7 +7,7 @@ the rest.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from strandline_broker.cluster.model import (
@@ -23,6 +23,7 @@ from strandline_broker.cluster.model import (
     topic_object_name,
 )
 from strandline_broker.cluster.model.names import slug
+from strandline_broker.cluster.replica_assignment import ANNOTATION_REPLICA_ASSIGNMENT, format_assignment
 from strandline_broker.cluster.store import ClusterStore, NotFound
 
 # Keeps a deleted Topic object until the operator has carried out its deletion policy.
@@ -44,6 +45,7 @@ def new_topic_object(
     partitions: int,
     replicas: int,
     config: Mapping[str, str],
+    assignment: Mapping[int, Sequence[int]] | None = None,
     finalizers: tuple[str, ...] = (),
 ) -> Object:
     """Return a Topic made on behalf of a Kafka client."""
@@ -54,7 +56,8 @@ def new_topic_object(
     if config:
         spec["config"] = dict(config)
     labels = {LABEL_CREATED_BY: CREATED_BY_KAFKA_ADMIN, LABEL_CLUSTER: cluster}
-    return new_object(TOPIC, object_name, spec, labels=labels, finalizers=finalizers)
+    annotations = {ANNOTATION_REPLICA_ASSIGNMENT: format_assignment(assignment)} if assignment else None
+    return new_object(TOPIC, object_name, spec, labels=labels, annotations=annotations, finalizers=finalizers)
 
 
 def read_topic(obj: Object) -> Topic | None:

@@ -14,6 +14,7 @@ from strandline_broker.api.support.brokers import is_live
 from strandline_broker.api.support.config_defaults import config_defaults, has_tiering
 from strandline_broker.cluster import topic_config
 from strandline_broker.cluster.cache import ClusterCache
+from strandline_broker.cluster.replica_assignment import MAX_TEXT, format_assignment
 from strandline_broker.cluster.topic_config import InvalidTopicConfig
 from strandline_broker.errors import ErrorCode, KafkaError
 
@@ -25,12 +26,13 @@ _DEFAULT = -1
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """A topic that may be created."""
+    """A topic that may be created. `assignment` has the brokers of each partition where the client chose them."""
 
     name: str
     partitions: int
     replicas: int
     config: Mapping[str, str] = field(default_factory=dict)
+    assignment: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
 
 def plan_topic(
@@ -81,6 +83,7 @@ def plan_topic(
         settings.num_partitions if partitions == _DEFAULT else partitions,
         settings.default_replication_factor if replicas == _DEFAULT else replicas,
         config,
+        assignments or {},
     )
     _check_size(plan, len(live))
     return plan
@@ -134,15 +137,29 @@ def _check_assignments(assignments: Mapping[int, Sequence[int]], known: set[int]
             ErrorCode.INVALID_REPLICA_ASSIGNMENT,
             "partitions should be a consecutive 0-based integer sequence",
         )
-    if len(live) > 1:
-        # A Topic does not say where its replicas live: with one broker there is no choice, with more the
-        # cluster's choice might be another one.
+    for index, brokers in assignments.items():
+        check_lives(index, brokers, live)
+    check_text(assignments)
+    return factor
+
+
+def check_lives(index: int, brokers: Iterable[int], live: Collection[int]) -> None:
+    """Check that a new partition would have a replica that can lead it. Raises KafkaError."""
+    if not any(broker in live for broker in brokers):
         raise KafkaError(
             ErrorCode.INVALID_REPLICA_ASSIGNMENT,
-            "This cluster places replicas itself; give the number of partitions and a replication factor "
-            "instead.",
+            f"All brokers specified in the manual partition assignment for partition {index} are fenced or in controlled "
+            "shutdown.",
         )
-    return factor
+
+
+def check_text(assignments: Mapping[int, Sequence[int]]) -> None:
+    """Check that the Topic object can hold an assignment. Raises KafkaError."""
+    if len(format_assignment(assignments)) > MAX_TEXT:
+        raise KafkaError(
+            ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+            "The manual partition assignment is too large; give the number of partitions and a replication factor instead.",
+        )
 
 
 def assignment_problem(brokers: Sequence[int], known: Collection[int], factor: int) -> str:
