@@ -7,14 +7,18 @@ import time
 from dataclasses import dataclass, field
 
 from tests.model.settings import Bounds, Switches
-from tests.model.shared import describe
 from tests.model.state import NO_VIEW, Broker
 from tests.model.world import World, texts
+
+from strandline_broker.cluster.model import NO_LEADER
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a search found. `exhausted`: every state within the bounds was seen. `trace`: lines for people."""
+    """What a search found, in how many seconds of CPU time.
+
+    `exhausted`: every state within the bounds was seen. `trace`: lines for people. `steps`: the labels in them.
+    """
 
     bounds: Bounds
     states: int
@@ -39,7 +43,7 @@ def explore(
     Without `keep_parents`, which doubles the memory, a violation is searched for again to find its trace.
     """
     world = World(bounds, switches if switches is not None else Switches(), strict=strict)
-    started = time.monotonic()
+    started = time.process_time()
     collects = gc.isenabled()
     gc.disable()  # nothing here is cyclic
     try:
@@ -47,7 +51,7 @@ def explore(
     finally:
         if collects:
             gc.enable()
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     if found.bad_state is None:
         return Result(bounds, found.states, found.depth, seconds, found.exhausted)
     if not keep_parents:
@@ -130,7 +134,10 @@ def _describe_broker(world: World, broker: Broker) -> str:
         role = "knows nothing of the store"
     elif broker.leads:
         role = f"leads epoch {world.partitions[broker.view].leader_epoch}"
+    elif world.partitions[broker.view].leader in (NO_LEADER, broker.number):
+        role = f"waits in epoch {world.partitions[broker.view].leader_epoch}"
     else:
-        role = f"knows {describe(world.partitions[broker.view])}"
+        view = world.partitions[broker.view]
+        role = f"follows broker {view.leader} in epoch {view.leader_epoch}"
     synced = "" if world.bounds.flush_replicated else f", synced {broker.synced}"
     return f"broker {broker.number}/{broker.generation}: log {texts(broker.log)}{synced}, {role}"

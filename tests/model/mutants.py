@@ -84,6 +84,12 @@ _LOGS = (
         CALM,
     ),
     Mutant(
+        "leads-on-after-failed-log",
+        "a leader whose log failed, and was cut, leads no more in that epoch",
+        Switches(steps_down_after_failed_log=False),
+        replace(SMALL, failed_logs=True),
+    ),
+    Mutant(
         "epochs-not-compared",
         "a replica fetch compares epochs, and truncates where logs differ",
         Switches(compares_epochs_on_fetch=False),
@@ -115,6 +121,12 @@ _HIGH_WATERMARK = (
         "attempted-not-counted",
         "the high watermark waits for attempted ISRs too",
         Switches(counts_attempted=False),
+        CALM,
+    ),
+    Mutant(
+        "attempted-given-up",
+        "an attempt is given up only when the store refused it, every time that it was sent",
+        Switches(gives_up_only_what_was_refused=False),
         CALM,
     ),
     Mutant(
@@ -213,15 +225,15 @@ _EPOCHS = (
     ),
     Mutant(
         "steps-back",
-        "no step back in epochs",
-        Switches(remembers_newest_state=False, obeys_last_epoch_of_log=False),
+        "no step back in epochs: a start acts by no state older than one that it acted by before",
+        Switches(remembers_newest_state=False),
         replace(SMALL, late_views=True),
     ),
     Mutant(
-        "forgets-newest-state",
-        "a start ignores what is older than the state that it used before, on disk before it is used",
-        Switches(remembers_newest_state=False),
-        replace(THREE, crashes=1, late_views=True),
+        "hears-fetches-of-other-epochs",
+        "a replica fetch counts only in the epoch that it names",
+        Switches(checks_epoch_of_fetch=False),
+        replace(THREE, late_views=True),
         strict=True,
         slow=True,
     ),
@@ -231,7 +243,8 @@ _EPOCHS = (
         Switches(obeys_last_epoch_of_log=False),
         replace(SMALL, late_views=True),
         needless=(
-            "a state is on disk before it is used, so no start knows an older one; the rule is for a saved state that was lost"
+            "a state is on disk before it is used, so no start knows an older one, and a leader that is asked about an "
+            "epoch above its own answers with an error"
         ),
     ),
     Mutant(

@@ -48,7 +48,8 @@ class SharedMoves:
     def land(self, shared: Shared) -> Iterator[tuple[str, Shared]]:
         """Yield what the store holds after each write in flight."""
         for target in shared.in_flight:
-            yield f"the store takes: {describe(self.partitions[target])}", self._stored(shared, target)
+            if self.partitions[target].leader_epoch < self.bounds.epochs:
+                yield f"the store takes: {describe(self.partitions[target])}", self._stored(shared, target)
 
     def _stored(self, shared: Shared, target: int) -> Shared:
         """Return the store after a write. Views are old from now on, and so is whatever is in flight."""
@@ -73,11 +74,17 @@ class SharedMoves:
             return None
         return shared._replace(in_flight=tuple(sorted((*shared.in_flight, target))))
 
+    def give_up(self, shared: Shared, number: int) -> Shared:
+        """Return what is shared after a broker learned that its writes were refused."""
+        return shared._replace(refused=shared.refused & ~(1 << number))
+
     # -- controllers --
 
     def decide(self, shared: Shared, decision: Decision, survivor: Log) -> Shared:
         """Return the store after a controller's write. `survivor`: the log of the broker in `loss_of`."""
         stored = self._stored(shared, decision.partition)
+        if shared.in_flight:
+            stored = stored._replace(refused=shared.refused | shared.current)
         if decision.loss_of is None:
             return stored
         kept = 0
@@ -177,17 +184,25 @@ class SharedMoves:
             clean_restarts=shared.clean_restarts - clean,
             leases=leases,
             current=shared.current if leads else shared.current & ~(1 << number),
+            refused=shared.refused & ~(1 << number),
             late_fetch=fetch if fetch is not None else kept,
         )
 
-    def viewed(self, shared: Shared, number: int, epoch: int, leads: bool, newest: bool) -> Shared:
-        """Return what is shared after a broker took over a view of this epoch, maybe the newest."""
+    def log_failed(self, shared: Shared) -> Shared | None:
+        """Return what is shared after a log failed; None where the bounds allow no more of that."""
+        return shared._replace(crashes=shared.crashes - 1) if shared.crashes else None
+
+    def viewed(self, shared: Shared, number: int, epoch: int, writes: bool, newest: bool) -> Shared:
+        """Return what is shared after a broker took over a view of this epoch, maybe the newest.
+
+        `writes`: whether it may write to the partition now.
+        """
         bit = 1 << number
-        current = shared.current | bit if leads and newest else shared.current & ~bit
+        current = shared.current | bit if writes and newest else shared.current & ~bit
         fetch = shared.late_fetch
         if fetch is not None and fetch.leader == number and fetch.epoch < epoch:
             fetch = None  # nobody would accept it any more
-        return shared._replace(current=current, late_fetch=fetch)
+        return shared._replace(current=current, refused=shared.refused & ~bit, late_fetch=fetch)
 
     # -- promises --
 
@@ -220,8 +235,6 @@ def _reason(live: dict[int, BrokerIdentity], brokers: int) -> str:
 
 def describe(state: PartitionState) -> str:
     """Return a partition state in a few words."""
-    if not state.isr:
-        return f"epoch {state.leader_epoch}, leader {state.leader}"  # a follower's view, without the rest
     leader = "no leader" if state.leader == NO_LEADER else f"leader {state.leader_incarnation}"
     text = f"epoch {state.leader_epoch}, {leader}, ISR {_refs(state.isr)}"
     return f"{text}, ELR {_refs(state.elr)}" if state.elr else text

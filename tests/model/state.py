@@ -23,14 +23,18 @@ NO_VIEW = -1
 
 
 class Record(NamedTuple):
-    """A record is told from others by its offset and by who appended it: a start of a broker appends once per offset."""
+    """A record is told from others by its offset and by who appended it: a start of a broker appends once per offset.
+
+    `cut`: how often that start had gone on leading after its log was cut; only a broker without that rule does.
+    """
 
     epoch: int
     broker: int
     incarnation: int
+    cut: int = 0
 
     def __str__(self) -> str:
-        return f"{chr(ord('a') + self.broker)}{self.incarnation}@{self.epoch}"
+        return f"{chr(ord('a') + self.broker)}{self.incarnation}{chr(39) * self.cut}@{self.epoch}"
 
 
 Log = tuple[Record, ...]
@@ -59,10 +63,12 @@ class Fetch(NamedTuple):
 class Broker(NamedTuple):
     """One broker's memory and disk.
 
-    `claim`: the incarnation in whose name it leads; another than its own only where it resumed after a clean stop.
+    `claim`: the incarnation before, if it ended in a clean stop: its epochs may be led on; otherwise the present one.
     `view`: number of the partition state that it acts by (on disk before it is used), `NO_VIEW` for none; followers keep
-    only leader and epoch of it. `attempted`: who is in an ISR of unknown outcome and not in the confirmed one. From
-    `leads` on, fields mean something on a leader only and are blank elsewhere: equal situations are equal states.
+    only leader and epoch of it. `unfit_epoch`: the epoch in which its log failed while it led, `NO_EPOCH` for none.
+    `cuts`: see `Record.cut`.
+    `attempted`: who is in an ISR of unknown outcome and not in the confirmed one. What means something on a leader only
+    is blank elsewhere: equal situations are equal states.
     """
 
     number: int
@@ -72,9 +78,11 @@ class Broker(NamedTuple):
     log: Log = ()
     synced: int = 0
     view: int = NO_VIEW
+    unfit_epoch: int = NO_EPOCH
+    cuts: int = 0
+    high_watermark: int = 0
     leads: bool = False
     epoch_start: int = 0
-    high_watermark: int = 0
     attempted: tuple[ReplicaRef, ...] = ()
     progress: tuple[Progress | None, ...] = ()
 
@@ -89,7 +97,8 @@ class Shared(NamedTuple):
 
     `partition`: number of the stored partition state. Partition epochs appear nowhere: they decide only whether a
     leader's view is the stored state (its bit in `current`) and whether a write in flight can still land (it stands in
-    `in_flight`); a write that cannot is forgotten. `leases[broker][incarnation - 1]` is the generation that each start
+    `in_flight`); a write that cannot is forgotten. `refused`: brokers whose writes in flight were forgotten because
+    somebody else's landed: the store may tell them so. `leases[broker][incarnation - 1]` is the generation that each start
     put into its Lease. `former`: the last stored state of each earlier leader epoch. `acknowledged`: the records below
     the highest high watermark that any leader ever had, seen by consumers. `void_below`: the epoch of the last election
     whose Event announced a possible loss; what a leader of an earlier epoch acknowledges after it is part of that loss.
@@ -103,6 +112,7 @@ class Shared(NamedTuple):
     acknowledged: Log
     crashes: int
     clean_restarts: int
+    refused: int = 0
     former: tuple[int, ...] = ()
     late_fetch: Fetch | None = None
     void_below: int = NO_EPOCH

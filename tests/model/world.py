@@ -14,6 +14,7 @@ from typing import NamedTuple
 from tests.model.broker import BrokerMoves, incarnation_name
 from tests.model.settings import Bounds, Switches
 from tests.model.shared import Decision, Leases, SharedMoves
+from tests.model.starts import Starts
 from tests.model.state import BITS, MASK, NO_EPOCH, NO_VIEW, Broker, Fetch, Log, Shared, Table
 
 from strandline_broker.cluster.model import BrokerIdentity, PartitionState
@@ -30,16 +31,21 @@ class Readable(NamedTuple):
 
     partition: int
     current: int
+    refused: int
     former: tuple[int, ...]
     leases: Leases
     late_fetch: Fetch | None
 
 
 class Promise(NamedTuple):
-    """What replicas owe: the records acknowledged, and by the stored partition state, who owes them."""
+    """What replicas owe: the records acknowledged, and by the stored partition state, who owes them.
+
+    `void`: a possible loss was announced, so that old high watermarks no longer say anything.
+    """
 
     partition: int
     acknowledged: Log
+    void: bool
 
 
 class Acknowledge(NamedTuple):
@@ -71,8 +77,20 @@ class Learn(NamedTuple):
 
     number: int
     epoch: int
-    leads: bool
+    writes: bool
     newest: bool
+
+
+class Fail(NamedTuple):
+    """Effect: a log failed."""
+
+    number: int
+
+
+class GiveUp(NamedTuple):
+    """Effect: a leader learned that its writes were refused."""
+
+    number: int
 
 
 class Hear(NamedTuple):
@@ -88,7 +106,7 @@ class Lose(NamedTuple):
     log: Log
 
 
-Effect = Acknowledge | Send | Begin | Learn | Hear | Lose
+Effect = Acknowledge | Send | Begin | Learn | Fail | GiveUp | Hear | Lose
 
 
 class SharedSteps(NamedTuple):
@@ -100,6 +118,7 @@ class SharedSteps(NamedTuple):
     promise: int
     # 1 for crashes and lost volumes, plus 2 for clean restarts.
     may_start: int
+    broken: str
 
 
 class OwnMoves(NamedTuple):
@@ -126,6 +145,7 @@ class World:
         self.brokers: Table[Broker] = Table()
         self.shared: Table[Shared] = Table()
         self._broker_moves = BrokerMoves(bounds, switches, self.partitions)
+        self._starts = Starts(bounds, switches, self._broker_moves)
         self._shared_moves = SharedMoves(bounds, switches, self.partitions)
         self._shifts = tuple(BITS * (number + 1) for number in range(bounds.brokers))
         self._effects: Table[Effect] = Table()
@@ -237,11 +257,20 @@ class World:
                 losses.append(decision)
         plain = [(label, self.shared.intern(target) - number) for label, target in after]
         readable = self._readables.intern(
-            Readable(shared.partition, shared.current, shared.former, shared.leases, shared.late_fetch)
+            Readable(
+                shared.partition,
+                shared.current,
+                shared.refused,
+                shared.former,
+                shared.leases,
+                shared.late_fetch,
+            )
         )
-        promise = self._promises.intern(Promise(shared.partition, shared.acknowledged))
+        promise = self._promises.intern(
+            Promise(shared.partition, shared.acknowledged, shared.void_below != NO_EPOCH)
+        )
         may_start = (1 if shared.crashes else 0) + (2 if shared.clean_restarts else 0)
-        found = SharedSteps(plain, losses, readable << BITS, promise << BITS, may_start)
+        found = SharedSteps(plain, losses, readable << BITS, promise << BITS, may_start, shared.broken)
         self._shared_steps[number] = found
         return found
 
@@ -256,8 +285,12 @@ class World:
                 after = moves.attempt(shared, sender, target)
             case Begin(broker, generation, leads, clean, fetch):
                 after = moves.started(shared, broker, generation, leads, clean, fetch)
-            case Learn(broker, epoch, leads, newest):
-                after = moves.viewed(shared, broker, epoch, leads, newest)
+            case Learn(broker, epoch, writes, newest):
+                after = moves.viewed(shared, broker, epoch, writes, newest)
+            case Fail():
+                after = moves.log_failed(shared)
+            case GiveUp(broker):
+                after = moves.give_up(shared, broker)
             case Hear():
                 after = shared._replace(late_fetch=None)
             case Lose(decision, log):
@@ -284,7 +317,11 @@ class World:
             acknowledge = Acknowledge(passed, self.partitions[broker.view].leader_epoch)
             with_effect.append((label, self._delta(part, advanced), self._effect(acknowledge)))
         starts: tuple[list[Move], list[Move]] = ([], [])
-        for start in moves.starts(broker):
+        failed = moves.fail_log(broker)
+        if failed is not None:
+            label = f"broker {number}'s log fails and is cut at its synced end, {len(failed.log)}"
+            starts[0].append((label, self._delta(part, failed), self._effect(Fail(number))))
+        for start in self._starts.of(broker):
             effect = Begin(number, start.broker.generation, start.broker.leads, start.clean, start.fetch)
             starts[start.clean].append((start.label, self._delta(part, start.broker), self._effect(effect)))
         by_bounds: tuple[list[Move], ...] = ([], starts[0], starts[1], starts[0] + starts[1])
@@ -296,32 +333,49 @@ class World:
         """Find what a broker may do by what it reads of the shared part."""
         part, readable = key & MASK, self._readables[key >> BITS]
         broker, moves = self.brokers[part], self._broker_moves
+        number = broker.number
         found: list[Move] = []
-        is_current = readable.current & (1 << broker.number)
+        is_current = readable.current & (1 << number)
         if not is_current:
-            views = [(readable.partition, True)]
-            seen = NO_EPOCH if broker.view == NO_VIEW else self.partitions[broker.view].leader_epoch
-            views += [(view, False) for view in readable.former if self.partitions[view].leader_epoch > seen]
-            for view, newest in views:
-                after = moves.take_view(broker, view)
-                if after == broker and not after.leads:
-                    continue
-                epoch = self.partitions[view].leader_epoch
-                label = f"broker {broker.number} learns the stored state"
-                if not newest:
-                    label = f"broker {broker.number} learns, late, the state of epoch {epoch}"
-                learn = Learn(broker.number, epoch, after.leads, newest)
-                found.append((label, self._delta(part, after), self._effect(learn)))
-        if broker.leads and (is_current or not self.switches.compares_and_swaps):
+            found += self._views(part, broker, readable)
+        if moves.may_send(broker) and (is_current or not self.switches.compares_and_swaps):
             for attempt in moves.attempts(broker, readable.leases):
-                send = Send(broker.number, self._shared_moves.intern(attempt.target))
-                delta = self._delta(part, attempt.broker)
-                found.append((attempt.label, delta, self._effect(send)))
+                send = Send(number, self._shared_moves.intern(attempt.target))
+                found.append((attempt.label, self._delta(part, attempt.broker), self._effect(send)))
+        may_give_up = readable.refused & (1 << number)
+        if not self.switches.gives_up_only_what_was_refused:
+            may_give_up = not is_current
+        if broker.attempted and may_give_up:
+            label = f"the store refuses what leader {number} sent, which it gives up"
+            after = broker._replace(attempted=())
+            found.append((label, self._delta(part, after), self._effect(GiveUp(number))))
         fetch = readable.late_fetch
         if fetch is not None and moves.hears(broker, fetch):
-            after = broker if moves.diverging(broker, fetch) else moves.note_fetch(broker, fetch)
-            label = f"leader {broker.number} receives the late fetch of broker {fetch.broker}"
+            after = broker
+            if moves.knows_epoch(broker, fetch) and not moves.diverging(broker, fetch):
+                after = moves.note_fetch(broker, fetch)
+            label = f"leader {number} receives the late fetch of broker {fetch.broker}"
             found.append((label, self._delta(part, after), self._effect(Hear(fetch))))
+        return found
+
+    def _views(self, part: int, broker: Broker, readable: Readable) -> list[Move]:
+        """Find what a broker may learn of the store."""
+        found: list[Move] = []
+        moves, number = self._broker_moves, broker.number
+        views = [(readable.partition, True)]
+        seen = NO_EPOCH if broker.view == NO_VIEW else self.partitions[broker.view].leader_epoch
+        views += [(view, False) for view in readable.former if self.partitions[view].leader_epoch > seen]
+        for view, newest in views:
+            after = moves.take_view(broker, view)
+            writes = moves.may_send(after)
+            if after == broker and not writes:
+                continue
+            epoch = self.partitions[view].leader_epoch
+            label = f"broker {number} learns the stored state"
+            if not newest:
+                label = f"broker {number} learns, late, the state of epoch {epoch}"
+            learn = Learn(number, epoch, writes, newest)
+            found.append((label, self._delta(part, after), self._effect(learn)))
         return found
 
     def _find_fetch_moves(self, key: int) -> list[Plain]:
@@ -334,7 +388,7 @@ class World:
         follower, leader, moves = self.brokers[part], self.brokers[leader_part], self._broker_moves
         found: list[Plain] = []
         fetch = moves.fetch(follower)
-        if moves.hears(leader, fetch):
+        if moves.hears(leader, fetch) and moves.knows_epoch(leader, fetch):
             names = f"broker {follower.number} fetches from leader {leader.number}"
             diverging = moves.diverging(leader, fetch)
             if diverging is not None:
@@ -350,6 +404,10 @@ class World:
                 if replicated is not None:
                     label = f"{names} and appends {replicated.log[-1]}"
                     found.append((label, self._delta(part, replicated)))
+                learned = moves.learn_high_watermark(follower, leader)
+                if learned is not None:
+                    label = f"{names} and learns the high watermark {learned.high_watermark}"
+                    found.append((label, self._delta(part, learned)))
         return found
 
     # -- properties --
@@ -360,8 +418,8 @@ class World:
         found = self._shared_steps.get(shared)
         if found is None:
             found = self._find_shared_steps(shared)
-            if self.shared[shared].broken:
-                return self.shared[shared].broken
+        if found.broken:
+            return found.broken
         promise = found.promise
         led: list[int] = []
         for shift in self._shifts:
@@ -390,6 +448,9 @@ class World:
                 f"leader {broker.number} of the newest epoch has {texts(broker.log)}; "
                 f"acknowledged was {texts(acknowledged)}"
             )
+        passed = broker.log[: broker.high_watermark]
+        if passed != acknowledged[: len(passed)] and not promise.void:
+            return f"broker {broker.number} shows {texts(passed)}; acknowledged was {texts(acknowledged)}"
         if self.strict and (broker.number, broker.generation) in (*stored.isr, *stored.elr):
             end = len(broker.log) if self.bounds.flush_replicated else broker.synced
             if broker.log[:end][: len(acknowledged)] != acknowledged:
