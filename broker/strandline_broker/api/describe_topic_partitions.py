@@ -14,7 +14,7 @@ from typing import Any
 from strandline_broker.api.context import BrokerApi
 from strandline_broker.api.request import Request
 from strandline_broker.api.support import operations, topic_names
-from strandline_broker.api.support.brokers import live_brokers
+from strandline_broker.api.support.brokers import live_brokers, offline_replicas
 from strandline_broker.cluster.model import NO_LEADER, PartitionState
 from strandline_broker.errors import ErrorCode
 from strandline_broker.wire.api_keys import ApiKey
@@ -37,6 +37,7 @@ def handle(broker: BrokerApi, request: Request) -> Mapping[str, Any]:
         (cursor.topic_name, cursor.partition_index) if cursor is not None else ("", 0)
     )
     reachable = {address.broker_id for address in live_brokers(broker.view, request.connection.listener.name)}
+    silent = broker.view.silent_brokers()
     left = max(min(MAX_PARTITIONS, body.response_partition_limit), 1)
     rows: list[dict[str, Any]] = []
     for name in sorted(name for name in named or broker.view.topics if name >= first_topic):
@@ -56,7 +57,7 @@ def handle(broker: BrokerApi, request: Request) -> Mapping[str, Any]:
                 "name": name,
                 "topic_id": topic.topic_id,
                 "is_internal": topic_names.is_internal(name),
-                "partitions": list(_partitions(states, reachable)),
+                "partitions": list(_partitions(states, reachable, silent)),
                 "topic_authorized_operations": operations.TOPIC,
             }
         )
@@ -67,7 +68,7 @@ def handle(broker: BrokerApi, request: Request) -> Mapping[str, Any]:
 
 
 def _partitions(
-    states: Iterator[tuple[int, PartitionState | None]], reachable: set[int]
+    states: Iterator[tuple[int, PartitionState | None]], reachable: set[int], silent: frozenset[int]
 ) -> Iterator[dict[str, Any]]:
     for number, state in states:
         assert state is not None, "the number is one of the topic's"
@@ -80,7 +81,7 @@ def _partitions(
             "isr_nodes": state.isr_ids,
             "eligible_leader_replicas": [ref.broker_id for ref in state.elr],
             "last_known_elr": [],
-            "offline_replicas": [replica for replica in state.replicas if replica not in reachable],
+            "offline_replicas": offline_replicas(state, reachable, silent),
         }
 
 

@@ -53,11 +53,12 @@ _MAX_CREATIONS = 100
 class _Cache:
     """Encoded bytes for one combination of version, listener and flags, at one version of the view."""
 
-    __slots__ = ("brokers", "controller_id", "everything", "topics")
+    __slots__ = ("brokers", "controller_id", "everything", "silent", "topics")
 
-    def __init__(self, brokers: list[MetadataBroker], controller: int) -> None:
+    def __init__(self, brokers: list[MetadataBroker], controller: int, silent: frozenset[int]) -> None:
         self.brokers = brokers
         self.controller_id = controller
+        self.silent = silent
         self.topics: dict[str, bytes] = {}
         # The answer to "all topics".
         self.everything: bytes | None = None
@@ -71,6 +72,7 @@ class MetadataHandler:
         self._auto_creation = AutoCreation(broker)
         self._caches: dict[tuple[int, str, bool, bool], _Cache] = {}
         self._view_version = -1
+        self._silent: frozenset[int] = frozenset()
 
     def handle(self, connection: Connection, header: RequestHeader, frame: memoryview) -> bytes:
         """Answer one request. Raises DecodeError."""
@@ -87,14 +89,17 @@ class MetadataHandler:
 
     def _cache(self, answer: _Answer) -> _Cache:
         view = self._broker.view
-        if view.version != self._view_version or len(self._caches) >= _MAX_CACHES:
+        silent = view.silent_brokers()
+        known = (self._view_version, self._silent) == (view.version, silent)
+        if not known or len(self._caches) >= _MAX_CACHES:
             self._caches.clear()
-            self._view_version = view.version
+            self._view_version, self._silent = view.version, silent
         cache = self._caches.get(answer.key)
         if cache is None:
             own_id = self._broker.config.broker_id
             brokers = [MetadataBroker(*address) for address in live_brokers(view, answer.listener, own_id)]
-            cache = self._caches[answer.key] = _Cache(brokers, controller_id(view, answer.listener, own_id))
+            controller = controller_id(view, answer.listener, own_id)
+            cache = self._caches[answer.key] = _Cache(brokers, controller, silent)
         return cache
 
     def close(self) -> None:
@@ -144,6 +149,7 @@ class _Answer:
                 version=self.version,
                 listener=self.listener,
                 own_id=self.broker.config.broker_id,
+                silent=cache.silent,
                 authorized_operations=self._topic_operations,
             )
             encoded = cache.topics[name] = encode_topic(self.version, described)

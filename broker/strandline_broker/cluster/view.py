@@ -17,7 +17,7 @@ from typing import Final
 
 from .backoff import Backoff
 from .cache import Change, ClusterCache, TopicView
-from .model import CLUSTER, CLUSTER_STATE, KINDS, LEASE, PARTITION_SET, TOPIC
+from .model import CLUSTER, CLUSTER_STATE, KINDS, LEASE, PARTITION_SET, TOPIC, BrokerLease
 from .store import ClusterStore, Gone, Unavailable
 
 __all__ = ["BROKER_KINDS", "CONTROLLER_KINDS", "Change", "ClusterView", "TopicView"]
@@ -59,6 +59,8 @@ class ClusterView(ClusterCache):
         # Event-loop time since when every kind has been listed without a failure; None while the store is
         # away. The controller judges no broker dead before this plus one lease duration.
         self.fresh_since: float | None = None
+        # Event-loop time at which each broker's Lease was seen to change, by broker id.
+        self._lease_changed_at: dict[int, float] = {}
 
     async def run(self) -> None:
         """Follow the store until cancelled. Never raises because of the store."""
@@ -91,6 +93,23 @@ class ClusterView(ClusterCache):
     async def wait_fresh(self, timeout_s: float | None = None) -> None:
         """Return once every kind was listed from the store. Raises TimeoutError after `timeout_s` seconds."""
         await self.wait_until(lambda view: view.fresh_since is not None, timeout_s)
+
+    def silent_brokers(self) -> frozenset[int]:
+        """Return the brokers whose Leases have stood still for longer than they last, by this process's clock.
+
+        To show, not to decide by: whether a broker lives is for the controller to say. Nobody is silent while the store is
+        away, or before it has been watched for so long.
+        """
+        if self.fresh_since is None:
+            return frozenset()
+        now = asyncio.get_running_loop().time()
+        return frozenset(
+            broker_id
+            for broker_id, lease in self.leases.items()
+            if lease.held
+            and now - max(self._lease_changed_at.get(broker_id, now), self.fresh_since)
+            > lease.lease_duration_ms / 1000
+        )
 
     # -- following --
 
@@ -154,6 +173,10 @@ class ClusterView(ClusterCache):
         if not changes:
             return
         for change in changes:
+            if isinstance(change.new, BrokerLease):
+                self._lease_changed_at[change.new.broker_id] = asyncio.get_running_loop().time()
+            elif isinstance(change.old, BrokerLease):
+                self._lease_changed_at.pop(change.old.broker_id, None)
             for callback in tuple(self._callbacks):
                 try:
                     callback(change)

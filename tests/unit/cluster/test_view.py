@@ -363,6 +363,46 @@ def test_a_watch_is_not_trusted_for_ever() -> None:
     run(body())
 
 
+def test_a_lease_that_stands_still_is_silent_and_one_that_is_renewed_is_not() -> None:
+    async def body() -> None:
+        store = FlakyStore()
+        for broker_id, holder in ((1, "start"), (2, "start"), (3, "")):
+            lease = with_fields(LEASE_1, broker_id=broker_id, incarnation=holder, lease_duration_ms=1000)
+            await store.create(LEASE, lease.to_object())
+        loop = asyncio.get_running_loop()
+        real_time, ahead_s = loop.time, 0.0
+
+        async def renew(broker_id: int, time: str) -> None:
+            lease = view.leases[broker_id]
+            await store.patch_if(
+                LEASE, lease.name, uid=lease.uid, tests=[], operations=[replace("/spec/renewTime", time)]
+            )
+            await view.wait_until(lambda view: view.leases[broker_id].renew_time == time)
+
+        async with following(store) as view:
+            await view.wait_fresh()
+            loop.time = lambda: real_time() + ahead_s  # type: ignore[method-assign]
+            assert view.silent_brokers() == frozenset()
+            ahead_s = 0.7
+            await renew(1, "t2")
+            ahead_s = 1.4
+            assert view.silent_brokers() == {2}
+            await renew(2, "t2")
+            assert view.silent_brokers() == frozenset()
+            ahead_s = 10.0
+            assert view.silent_brokers() == {1, 2}
+            store.away = True
+            store.interrupt(Unavailable("gone for a while"))
+            await view.wait_until(lambda view: view.fresh_since is None)
+            assert view.silent_brokers() == frozenset(), "nobody would have seen a renewal"
+            store.away = False
+            await view.wait_fresh()
+            assert view.silent_brokers() == frozenset(), "not watched for so long"
+            loop.time = real_time  # type: ignore[method-assign]
+
+    run(body())
+
+
 def test_a_failing_listener_does_not_blind_the_others(caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
         store = SqliteStore(":memory:")

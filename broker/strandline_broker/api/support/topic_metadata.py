@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from strandline_broker.api.support.brokers import is_live
+from strandline_broker.api.support.brokers import is_live, offline_replicas
 from strandline_broker.api.support.topic_names import is_internal
 from strandline_broker.cluster.cache import ClusterCache, TopicView
 from strandline_broker.cluster.model import NO_LEADER, PartitionState
@@ -24,9 +24,10 @@ def describe_topic(
     version: int,
     listener: str,
     own_id: int = -1,
+    silent: frozenset[int] = frozenset(),
     authorized_operations: int,
 ) -> MetadataTopic:
-    """Return a topic with its partitions, leaders and replicas."""
+    """Return a topic with its partitions, leaders and replicas; `silent` as for `offline_replicas`."""
     live = {broker_id for broker_id, lease in view.leases.items() if is_live(lease) or broker_id == own_id}
     reachable = {broker_id for broker_id in live if listener in view.leases[broker_id].listeners}
     return MetadataTopic(
@@ -34,17 +35,22 @@ def describe_topic(
         topic.topic_name,
         topic.topic_id.bytes,
         is_internal(topic.topic_name),
-        [_partition(index, state, live, reachable, version) for index, state in topic.partitions()],
+        [_partition(index, state, live, reachable, silent, version) for index, state in topic.partitions()],
         authorized_operations,
     )
 
 
 def _partition(
-    index: int, state: PartitionState, live: set[int], reachable: set[int], version: int
+    index: int,
+    state: PartitionState,
+    live: set[int],
+    reachable: set[int],
+    silent: frozenset[int],
+    version: int,
 ) -> MetadataPartition:
     replicas: Sequence[int] = state.replicas
     isr: Sequence[int] = state.isr_ids
-    offline = [replica for replica in replicas if replica not in reachable]
+    offline = offline_replicas(state, reachable, silent)
     error = ErrorCode.NONE
     leader = state.leader
     if leader not in reachable:
