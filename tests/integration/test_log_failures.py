@@ -9,7 +9,9 @@ from tests.integration.replicated import TOPIC, Trio, trio
 from tests.integration.support import run, until
 from tests.unit.log.support import FailingDisk
 
+from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.identity import load
+from strandline_broker.log.log import Log
 from strandline_broker.replica.partition import Partition
 from strandline_broker.seams.local_disk import LocalDisk
 from strandline_broker.server.broker import Broker
@@ -103,5 +105,62 @@ def test_a_log_that_keeps_what_was_promised_is_taken_back(tmp_path: Path) -> Non
             assert broker.own_ref.generation == generation
             await three.in_sync(3)
             await until(lambda: three.log_ends() == {0: 2, 1: 2, 2: 2})
+
+    run(scenario())
+
+
+def test_a_leader_whose_disk_does_not_come_back_is_succeeded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(log: Log, now_ms: int) -> None:
+        raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "the test broke the disk")
+
+    async def scenario() -> None:
+        async with trio(tmp_path) as three:
+            await three.made.create_topic(TOPIC, config=MIN_ISR_2, replicas=3)
+            leader = await three.in_sync(3)
+            victim = leader.config.broker_id
+            assert await three.write(b"a") == [0]
+            partition = three.partition(victim)
+            assert partition is not None
+            monkeypatch.setattr(Log, "reopen", refuse)
+            partition.log.fail("the test broke the disk")
+            await leader._revive_failed_logs()
+            await until(lambda: (found := three.leader()) is not None and found is not leader)
+            await until(lambda: len(three.isr()) == 2 and victim not in three.isr())
+            assert await three.write(b"b") == [0]
+            assert await three.read(await three.in_sync(2)) == [b"a", b"b"]
+            monkeypatch.undo()
+            await leader._revive_failed_logs()
+            await three.in_sync(3)
+
+    run(scenario())
+
+
+def test_a_broker_that_cannot_open_a_log_leads_only_while_nobody_else_could(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with trio(tmp_path) as three:
+            await three.made.create_topic(TOPIC, config=MIN_ISR_2, replicas=3)
+            await three.in_sync(3)
+            assert await three.write(b"a") == [0]
+            await until(lambda: set(three.log_ends().values()) == {1})
+            # All stop while nobody moves leaderships: the ISR stays.
+            await three.made.stop_controller()
+            victim = (await three.in_sync(3)).config.broker_id
+            for broker_id in list(three.brokers):
+                await three.crash(broker_id, seen=False)
+            directory = tmp_path / f"broker-{victim}" / f"{TOPIC}-0"
+            directory.rename(tmp_path / "elsewhere")
+            directory.write_text("not a directory")
+            broker = await three.start(victim)
+            await three.made.start_controller()
+            view = broker.view
+            await until(lambda: (state := view.partition(TOPIC, 0)) is not None and state.leader == victim)
+
+            for other in {0, 1, 2} - {victim}:
+                await three.start(other)
+            await until(lambda: len(three.isr()) == 2 and victim not in three.isr())
+            assert await three.write(b"b") == [0]
+            assert await three.read(await three.in_sync(2)) == [b"a", b"b"]
 
     run(scenario())

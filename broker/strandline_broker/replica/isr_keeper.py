@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from strandline_broker.cluster.backoff import Backoff
 from strandline_broker.cluster.model import PARTITION_SET, BrokerPhase
 from strandline_broker.cluster.patches import patch_partitions
 from strandline_broker.cluster.store import Conflict, Invalid, NotFound, StoreError, Unavailable
-from strandline_broker.cluster.transitions import depose, grow_isr, shrink_isr, spared
+from strandline_broker.cluster.transitions import depose, grow_isr, shrink_isr, spared, step_down
 from strandline_broker.replica.attempts import encode_attempts
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from strandline_broker.cluster.transitions import Live
     from strandline_broker.cluster.view import ClusterView
     from strandline_broker.replica.attempts import PartitionKey
+    from strandline_broker.replica.leadership import Leadership
     from strandline_broker.replica.partition import Partition
     from strandline_broker.seams.clock import Clock
 
@@ -52,8 +53,22 @@ def live_brokers(view: ClusterView) -> dict[int, BrokerIdentity]:
     }
 
 
+class _Change(NamedTuple):
+    """One partition's new state; `partition` is None where its log could not even be opened."""
+
+    partition: Partition | None
+    state: PartitionState
+
+
+_Due = dict[str, tuple["PartitionSet", dict[int, _Change]]]
+"""Changes by PartitionSet and partition number."""
+
+
 class IsrKeeper:
-    """See the module. `led` yields (topic id, partition) of everything that this broker leads or has to step down from."""
+    """See the module. `led` yields (topic id, partition) of everything that this broker leads or has to step down from.
+
+    `unusable` yields what the store wants it to lead although its log could not be opened.
+    """
 
     def __init__(
         self,
@@ -66,7 +81,9 @@ class IsrKeeper:
         led: Callable[[], Iterable[tuple[PartitionKey, Partition]]],
         persist: Callable[[bytes], None],
         run_blocking: Callable[[Callable[[], object]], Awaitable[object]],
+        unusable: Callable[[], Iterable[PartitionKey]] = tuple,
     ) -> None:
+        self._unusable = unusable
         self._store = store
         self._view = view
         self._clock = clock
@@ -114,38 +131,61 @@ class IsrKeeper:
 
     async def _round(self) -> bool:
         """Write every change that is due; return whether the store took or refused all of them."""
-        due: dict[str, tuple[PartitionSet, dict[int, tuple[Partition, PartitionState]]]] = {}
         live = live_brokers(self._view)
+        # These need no record on this disk, which may be why they are due.
+        stepped_down = await self._write_all(self._step_downs(live))
+        due: _Due = {}
         for key, partition in self._led():
-            if key in self._writing:
+            if key in self._writing or partition.leadership is None:
                 continue
-            found = self._decide(key, partition, live)
+            found = self._decide(key, partition, partition.leadership, live)
             if found is not None:
                 slice_, state = found
-                due.setdefault(slice_.name, (slice_, {}))[1][key[1]] = (partition, state)
+                due.setdefault(slice_.name, (slice_, {}))[1][key[1]] = _Change(partition, state)
         if not due:
-            return True
+            return stepped_down
         await self._record()
+        return await self._write_all(due) and stepped_down
+
+    def _step_downs(self, live: Live) -> _Due:
+        """Return what this broker gives up leading because a log of its cannot be used."""
+        due: _Due = {}
+        unfit = [
+            (key, p, p.unfit_epoch) for key, p in self._led() if p.leadership is None and p.unfit_epoch >= 0
+        ]
+        for key, partition, epoch in [*unfit, *((key, None, -1) for key in self._unusable())]:
+            topic = self._view.topic_by_id(key[0])
+            slice_ = topic.partition_set(key[1]) if topic is not None else None
+            if slice_ is None or key in self._writing:
+                continue
+            state = slice_.partition(key[1])
+            if partition is not None and state.leader_epoch != epoch:
+                continue
+            if partition is not None and not partition.log.failed:
+                new = depose(state)  # it was cut, and is as good as any other
+            else:
+                new = step_down(state, live=live, min_isr=slice_.min_insync_replicas)
+            if partition is None and state.leader in new.isr_ids:
+                continue  # it would be elected again, for ever
+            due.setdefault(slice_.name, (slice_, {}))[1][key[1]] = _Change(partition, new)
+        return due
+
+    async def _write_all(self, due: _Due) -> bool:
+        """Write every change; return whether the store took or refused all of them."""
         limit = asyncio.Semaphore(WRITE_CONCURRENCY)
         async with asyncio.TaskGroup() as group:
             writes = [
-                group.create_task(self._write(limit, slice_, states)) for slice_, states in due.values()
+                group.create_task(self._write(limit, slice_, changes)) for slice_, changes in due.values()
             ]
         return all(write.result() for write in writes)
 
     def _decide(
-        self, key: PartitionKey, partition: Partition, live: Live
+        self, key: PartitionKey, partition: Partition, leadership: Leadership, live: Live
     ) -> tuple[PartitionSet, PartitionState] | None:
         """Return the change that one partition needs now, counted as an attempt, and the slice it was decided from."""
         topic = self._view.topic_by_id(key[0])
         slice_ = topic.partition_set(key[1]) if topic is not None else None
         if slice_ is None:
-            return None
-        leadership = partition.leadership
-        if leadership is None:
-            state = slice_.partition(key[1])
-            if partition.unfit_epoch >= 0 and state.leader_epoch == partition.unfit_epoch:
-                return slice_, depose(state)
             return None
         state = leadership.state
         if slice_.partition(key[1]) != state or self._stored.get(key) in leadership.attempts:
@@ -189,17 +229,14 @@ class IsrKeeper:
             self._on_disk = image
 
     async def _write(
-        self,
-        limit: asyncio.Semaphore,
-        slice_: PartitionSet,
-        states: dict[int, tuple[Partition, PartitionState]],
+        self, limit: asyncio.Semaphore, slice_: PartitionSet, changes: dict[int, _Change]
     ) -> bool:
         """Send one patch; return False while its outcome is unknown."""
-        keys = {(slice_.topic_id, index) for index in states}
+        keys = {(slice_.topic_id, index) for index in changes}
         self._writing |= keys
         try:
             async with limit:
-                patch = patch_partitions(slice_, {index: state for index, (_, state) in states.items()})
+                patch = patch_partitions(slice_, {index: change.state for index, change in changes.items()})
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
                     await self._store.patch_if(
                         PARTITION_SET,
@@ -210,35 +247,39 @@ class IsrKeeper:
                     )
         except (Conflict, NotFound, Invalid) as error:
             logger.info("ISR change of %s refused, deciding again: %s", slice_.name, error)
-            for index, (partition, state) in states.items():
+            for index, (partition, state) in changes.items():
                 doubtful = self._doubtful.get((slice_.topic_id, index), ())
-                if partition.leadership is not None and state not in doubtful:
+                if partition is not None and partition.leadership is not None and state not in doubtful:
                     partition.leadership.give_up(state)
                     partition.advance_high_watermark()
             return not isinstance(error, Invalid)
         except (Unavailable, TimeoutError) as error:
             logger.warning("ISR change of %s: the outcome is unknown: %s", slice_.name, error)
-            self._doubt(slice_, states)
+            self._doubt(slice_, changes)
             return False
         except StoreError as error:
             logger.error("ISR change of %s: %s", slice_.name, error)
-            self._doubt(slice_, states)
+            self._doubt(slice_, changes)
             return False
         finally:
             self._writing -= keys
-        self._stored |= {(slice_.topic_id, index): state for index, (_, state) in states.items()}
-        for index, (partition, state) in states.items():
+        self._stored |= {(slice_.topic_id, index): change.state for index, change in changes.items()}
+        for index, (_, state) in changes.items():
             before, after = len(slice_.partition(index).isr), len(state.isr)
             self.shrinks += max(0, before - after)
             self.expansions += max(0, after - before)
             logger.info(
-                "%r: ISR %s in partition epoch %d", partition, list(state.isr_ids), state.partition_epoch
+                "%s-%d: ISR %s in partition epoch %d",
+                slice_.topic_name,
+                index,
+                list(state.isr_ids),
+                state.partition_epoch,
             )
         return True
 
-    def _doubt(self, slice_: PartitionSet, states: dict[int, tuple[Partition, PartitionState]]) -> None:
+    def _doubt(self, slice_: PartitionSet, changes: dict[int, _Change]) -> None:
         """Remember that these changes may have been stored; each is an attempt that counts, so they are as few."""
-        for index, (_, state) in states.items():
+        for index, (_, state) in changes.items():
             doubtful = self._doubtful.setdefault((slice_.topic_id, index), [])
             if state not in doubtful:
                 doubtful.append(state)

@@ -131,6 +131,14 @@ class ReplicaManager:
             if partition.leadership is not None or partition.unfit_epoch >= 0:
                 yield key, partition
 
+    def unusable(self) -> Iterator[PartitionKey]:
+        """Yield what the store names this broker the leader of although its log could not be opened."""
+        for key in self._failed:
+            topic = self._view.topic_by_id(key[0])
+            state = topic.partition(key[1]) if topic is not None else None
+            if state is not None and state.leader == self._broker_id:
+                yield key
+
     def followed_by(self, broker_id: int) -> int:
         """Return how many partitions that are led here this broker has to copy."""
         return self._followed_by[broker_id]

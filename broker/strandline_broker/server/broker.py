@@ -479,7 +479,7 @@ class Broker:
         """Take logs back into service whose disk works again; what was not synced is gone from them."""
         self.groups.reconcile()
         await self._log_failures.retry()
-        self.groups.reconcile()
+        self._roles_changed()
 
     def _high_watermarks(self) -> dict[tuple[str, int], int]:
         return {(partition.topic, partition.index): partition.high_watermark for partition in self.replicas}

@@ -138,6 +138,7 @@ class Replication:
             rng=rng,
             lag_max_s=lambda: config.replica_lag_time_max_ms / 1000,
             led=replicas.led,
+            unusable=replicas.unusable,
             persist=lambda image: disk.write_atomic(ATTEMPTS_FILE, image),
             run_blocking=run_blocking,
         )

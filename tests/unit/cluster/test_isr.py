@@ -19,6 +19,7 @@ from strandline_broker.cluster.transitions import (
     may_advance_high_watermark,
     shrink_isr,
     spared,
+    step_down,
 )
 
 
@@ -60,6 +61,25 @@ def test_a_member_counts_again_with_its_new_generation_only_after_it_caught_up()
         state, FollowerProgress(2, 7, 3, 100), live=alive, high_watermark=90, epoch_start=100, min_isr=2
     )
     assert grown.isr == (ReplicaRef(1, 1), ReplicaRef(2, 7))
+
+
+def test_a_leader_that_steps_down_leaves_the_isr_to_those_that_live() -> None:
+    state = partition(1, 2, 3)
+    down = step_down(state, live=live(1, 2), min_isr=2)
+    assert (down.leader, down.isr, down.elr) == (-1, refs(2, 3), ())
+    assert (down.leader_epoch, down.partition_epoch) == (state.leader_epoch + 1, state.partition_epoch + 1)
+    below = step_down(partition(1, 2), live=live(1, 2), min_isr=2)
+    assert (below.isr, below.elr) == (refs(2), refs(1))
+
+
+@pytest.mark.parametrize("alive", [live(1), live(1, broker(2, generation=2)), {}])
+def test_a_leader_that_steps_down_stays_in_the_isr_while_no_other_member_lives(
+    alive: dict[int, BrokerIdentity],
+) -> None:
+    state = partition(1, 2)
+    down = step_down(state, live=alive, min_isr=1)
+    assert (down.leader, down.isr, down.elr) == (-1, refs(1, 2), ())
+    assert (down.leader_epoch, down.partition_epoch) == (state.leader_epoch + 1, state.partition_epoch + 1)
 
 
 def test_the_leader_never_shrinks_itself_away() -> None:

@@ -62,6 +62,7 @@ class Bench:
         log = Log.open(SimDisk(), "t-0", LogConfig(), now_ms=NOW_MS, clean=False)
         self.partition = Partition("t", TOPIC_ID.bytes, 0, log, FlushMode.REPLICATED, 0)
         self.disk = b""
+        self.unusable: list[PartitionKey] = []
         self.keeper = IsrKeeper(
             store=self.store,
             view=self.view,
@@ -69,6 +70,7 @@ class Bench:
             rng=random.Random(2),
             lag_max_s=lambda: 10.0,
             led=self._led,
+            unusable=lambda: self.unusable,
             persist=self._persist,
             run_blocking=_blocking,
         )
@@ -261,3 +263,58 @@ def test_a_leader_whose_log_failed_steps_down() -> None:
         assert (state.leader, state.leader_epoch, state.isr_ids) == (-1, 2, (0, 1))
 
     scenario(test)
+
+
+def test_a_leader_whose_log_stays_failed_leaves_the_isr_while_another_member_lives() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.begin(state_of((0, 1), (1, 1)))
+        bench.partition.unfit_epoch = 1
+        bench.partition.resign(-1, 1)
+        bench.partition.log.fail("test")
+        assert await bench.keeper._round()
+        state = await bench.stored()
+        assert (state.leader, state.leader_epoch, state.isr_ids) == (-1, 2, (1,))
+
+    scenario(test)
+
+
+def test_stepping_down_needs_no_record_on_a_disk_that_fails() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.begin(state_of((0, 1), (1, 1), replicas=(0, 1, 2)))
+        bench.fetched(2)
+        bench.store.lose_write = True
+        assert not await bench.keeper._round()
+        assert bench.disk, "an attempt to grow is on disk"
+        bench.store.lose_write = False
+
+        def fail(image: bytes) -> None:
+            raise OSError("the test broke the disk")
+
+        bench.keeper._persist = fail
+        bench.partition.unfit_epoch = 1
+        bench.partition.resign(-1, 1)
+        bench.partition.log.fail("test")
+        assert await bench.keeper._round()
+        assert (await bench.stored()).leader == -1
+
+    scenario(test)
+
+
+def test_what_cannot_be_opened_is_given_up_only_if_another_member_could_lead() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.begin(state_of((0, 1), replicas=(0, 1)))
+        bench.partition.resign(-1, 1)
+        bench.unusable = [KEY]
+        assert await bench.keeper._round()
+        assert bench.store.writes == 0, "it would be elected again, for ever"
+
+    scenario(test)
+
+    async def with_another(bench: Bench) -> None:
+        await bench.begin(state_of((0, 1), (1, 1)))
+        bench.partition.resign(-1, 1)
+        bench.unusable = [KEY]
+        assert await bench.keeper._round()
+        assert (await bench.stored()).isr_ids == (1,)
+
+    scenario(with_another)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from .assignment import Load, NotEnoughBrokers, assign, assign_replicas, new_partition
 from .election import Election, Outcome, elect, has_valid_leader, react
 from .factor import with_factor
-from .isr import depose, fence, grow_isr, may_join_isr, shrink_isr, spared
+from .isr import depose, fence, grow_isr, may_join_isr, shrink_isr, spared, step_down
 from .reassignment import (
     advance_reassignment,
     begin_reassignment,
@@ -67,6 +67,7 @@ __all__ = [
     "shrink_isr",
     "spared",
     "start_reassignment",
+    "step_down",
     "target_of",
     "unmark_deleting",
     "with_factor",

@@ -1,10 +1,10 @@
-"""Changes of the in-sync replicas: the controller fences dead brokers, the leader shrinks and grows.
+"""Changes of the in-sync replicas: the controller fences dead brokers, the leader shrinks and grows, and steps down.
 
 State of a replica with respect to a partition:
 
     outside ──grow_isr: caught up in this epoch──▶ in sync
-    in sync ──fence or shrink_isr (it lags, or is spared), ISR stays at the minimum──▶ outside
-    in sync ──fence or shrink_isr, ISR falls below the minimum──▶ eligible (ELR)
+    in sync ──fence, step_down or shrink_isr (it lags, or is spared), ISR stays at the minimum──▶ outside
+    in sync ──fence, step_down or shrink_isr, ISR falls below the minimum──▶ eligible (ELR)
     eligible ──grow_isr──▶ in sync
     eligible ──the ISR is back at the minimum──▶ outside
     in sync or eligible ──its log generation changed──▶ outside
@@ -84,6 +84,20 @@ def depose(state: PartitionState) -> PartitionState:
         leader_epoch=state.leader_epoch + 1,
         partition_epoch=state.partition_epoch + 1,
     )
+
+
+def step_down(state: PartitionState, *, live: Live, min_isr: int, rules: Rules = RULES) -> PartitionState:
+    """Return the partition without a leader, in a new epoch: the leader's decision, whose log cannot be used now.
+
+    It leaves the ISR, too, while another member lives: it could be elected again at once otherwise. That loses nothing, as
+    no shrink does: whoever stays in the ISR has everything that was acknowledged. While no other member lives it stays,
+    for its log may be the only one that comes back.
+    """
+    others = [ref for ref in state.isr if ref.broker_id != state.leader]
+    if not any(rules.generation_matches(ref, live) for ref in others):
+        return depose(state)
+    left = with_isr(state, others, min_isr=min_isr, rules=rules)
+    return replace(depose(left), partition_epoch=state.partition_epoch + 1)
 
 
 def fence_members(state: PartitionState, *, live: Live, min_isr: int, rules: Rules = RULES) -> PartitionState:
