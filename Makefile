@@ -54,7 +54,7 @@ bench-replication: $(STAMP) ## failover, rolling restart, cost of replication at
 
 .PHONY: foreign
 foreign: $(STAMP) ## real clients from elsewhere: kcat, Kafka's Java tools; FACTOR=3 [kcat, java, mvn]
-	STRANDLINE_FOREIGN_FACTOR=$(FACTOR) $(BIN)/python -m pytest tests/foreign -m foreign
+	FOREIGN_FACTOR=$(FACTOR) $(BIN)/python -m pytest tests/foreign -m foreign
 
 .PHONY: conformance
 conformance: $(STAMP) ## suites written by others, each with its allow-list; FACTOR=3 [openssl; kcat, node, npm]

@@ -2,7 +2,7 @@
 
 `pytest tests/foreign -m foreign` starts `strandline dev` with one broker. STRANDLINE_FOREIGN_SYSTEM=kafka starts
 Apache Kafka instead (to test the tests); STRANDLINE_BOOTSTRAP=host:port uses a running cluster. Without
-`-m foreign` nothing here is even imported. With STRANDLINE_FOREIGN_FACTOR=3 there are three brokers, and three replicas of
+`-m foreign` nothing here is even imported. With FOREIGN_FACTOR=3 there are three brokers, and three replicas of
 every topic. `-rP` shows what every program said.
 """
 
@@ -49,8 +49,7 @@ def cluster() -> Iterator[Cluster]:
     if bootstrap := os.environ.get("STRANDLINE_BOOTSTRAP"):
         yield Cluster(bootstrap, None)
         return
-    # Taken out: brokers read everything that begins with STRANDLINE_ as their configuration.
-    factor = int(os.environ.pop("STRANDLINE_FOREIGN_FACTOR", "1"))
+    factor = int(os.environ.get("FOREIGN_FACTOR", "1"))
     config = {"default.replication.factor": str(factor), "min.insync.replicas": str(max(1, factor - 1))}
     cache = REPOSITORY / ".cache"
     cache.mkdir(exist_ok=True)
