@@ -12,6 +12,7 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks import processes
@@ -185,9 +186,12 @@ class KafkaCluster(Cluster):
     def start(self) -> None:
         """Format and start the controller, then the brokers."""
         cluster_id = new_cluster_id()
-        for node in (self._controller, *self._brokers):
-            role = "controller" if node is self._controller else "broker"
-            node.prepare_as(role, self._controller.port, cluster_id)
+        nodes = [(self._controller, "controller"), *((node, "broker") for node in self._brokers)]
+        with ThreadPoolExecutor() as pool:
+            for prepared in [
+                pool.submit(node.prepare_as, role, self._controller.port, cluster_id) for node, role in nodes
+            ]:
+                prepared.result()
         self._controller.start()
         for node in self._brokers:
             node.exec()

@@ -35,10 +35,10 @@ class Scale:
 
 FULL = Scale(
     records=400_000,
-    small_batch_records=200_000,
-    alone_requests=10_000,
-    saturated_requests=60_000,
-    faults=5,
+    small_batch_records=100_000,
+    alone_requests=8_000,
+    saturated_requests=40_000,
+    faults=3,
     catch_up_records=200_000,
     settle_s=30,
 )
