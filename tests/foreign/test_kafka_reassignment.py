@@ -1,6 +1,6 @@
 """Apache Kafka's tools for moving partitions and electing leaders, on three brokers.
 
-With STRANDLINE_FOREIGN_FACTOR=3; with STRANDLINE_FOREIGN_SYSTEM=kafka the same tests run against Apache Kafka.
+With FOREIGN_FACTOR=3; with STRANDLINE_FOREIGN_SYSTEM=kafka the same tests run against Apache Kafka.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.foreign
 @pytest.fixture(autouse=True)
 def _three_brokers(cluster: Cluster) -> None:
     if cluster.factor < 3:
-        pytest.skip("needs STRANDLINE_FOREIGN_FACTOR=3")
+        pytest.skip("needs FOREIGN_FACTOR=3")
 
 
 @pytest.fixture(scope="module")
