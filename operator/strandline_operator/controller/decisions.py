@@ -7,6 +7,7 @@ there. Two controllers that decide from the same world decide the same, and the 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -68,7 +69,8 @@ def decide(world: World) -> Decision:
             decision.statuses.append(StatusWrite(patch, flipped(topic.status, status)))
     internal = decide_internal(world, placer)
     decision.later += internal.actions
-    elections = Elections(world, Reassigner(world, placer, {**factors, **internal.factors}))
+    factors |= internal.factors
+    elections = Elections(world, Reassigner(world, placer, factors))
     decision.actions += elections.decide()
     decision.returned = elections.returned > 0
     decision.actions += decide_purges(world)
@@ -76,7 +78,7 @@ def decide(world: World) -> Decision:
         (sets.purge_at_ms for sets in world.sets if sets.deleting and sets.topic_id not in world.purged),
         default=None,
     )
-    _decide_cluster_status(world, decision, internal)
+    _decide_cluster_status(world, decision, internal, factors)
     decision.quiet &= not decision.actions and world.settled
     return decision
 
@@ -93,11 +95,13 @@ def _decide_guarded(world: World, topic: Topic, placer: Placer) -> Outcome:
         return outcome
 
 
-def _decide_cluster_status(world: World, decision: Decision, internal: InternalOutcome) -> None:
+def _decide_cluster_status(
+    world: World, decision: Decision, internal: InternalOutcome, factors: Mapping[UUID, int]
+) -> None:
     if world.cluster is None:
         return
     served = [sets for sets in world.sets if not sets.deleting and sets.topic_id not in world.purged]
-    counts = sum((count(sets, world.live_by_id) for sets in served), Counts())
+    counts = sum((count(sets, world.live_by_id, factors.get(sets.topic_id)) for sets in served), Counts())
     troubles = [*_cluster_troubles(world), *internal.troubles]
     status = cluster_status(world, counts, len(served), troubles)
     for sets in served:  # what needs no user's attention is not counted; what is wrong with it is

@@ -18,6 +18,8 @@ from strandline_broker.cluster.model import BrokerIdentity, BrokerLease, BrokerP
 class _Seen:
     lease: BrokerLease
     changed_at: float
+    # Time granted on top since then, because nobody looked.
+    granted_s: float = 0.0
 
 
 class LivenessTracker:
@@ -62,9 +64,19 @@ class LivenessTracker:
             seen.changed_at = now
 
     def did_not_look(self, gap_s: float, now: float) -> None:
-        """Leave out of all waiting times a while in which this process itself did not run."""
+        """Leave out of all waiting times a while until `now` in which this process itself did not run.
+
+        No more than one lease duration is granted to a Lease that does not change: a process that is held up again and
+        again must find out who is dead, too.
+        """
         for seen in self._seen.values():
-            seen.changed_at = min(now, seen.changed_at + gap_s)
+            duration_s = seen.lease.lease_duration_ms / 1000
+            left_s = max(0.0, seen.changed_at + duration_s - now)
+            wanted_s = max(0.0, min(now, seen.changed_at + gap_s) + duration_s - now) - left_s
+            more_s = min(wanted_s, duration_s - seen.granted_s)
+            if more_s > 0.0:
+                seen.changed_at = now - duration_s + left_s + more_s
+                seen.granted_s += more_s
 
     def holds(self, broker_id: int, now: float) -> bool:
         """Say whether the broker's process counts as alive, in whatever phase."""

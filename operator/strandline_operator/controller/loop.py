@@ -52,6 +52,8 @@ STATUS_DELAY_MAX_S = 1.0
 # The controller looks at the clock so often. In a longer gap its process was held up (SIGSTOP, a starved or sleeping
 # machine): no renewal could have been seen, so the gap counts against nobody.
 CLOCK_INTERVAL_S = 0.5
+# From here on a gap is worth somebody's attention: deciding about very many partitions takes a second, too.
+HELD_UP_LONG_S = 5.0
 # How long a pass waits to see its own writes in the cache. What it missed by then shows up as a conflict.
 OWN_WRITES_TIMEOUT_S = 2.0
 
@@ -134,7 +136,8 @@ class Controller:
         gap_s = now - (self._looked_at if self._looked_at is not None else now)
         self._looked_at = now
         if gap_s > 2 * CLOCK_INTERVAL_S:
-            logger.warning("the controller was held up for %.1f s", gap_s)
+            level = logging.WARNING if gap_s > HELD_UP_LONG_S else logging.INFO
+            logger.log(level, "the controller was held up for %.1f s", gap_s)
             self.liveness.did_not_look(gap_s, self._monotonic())
 
     def _poke(self) -> None:

@@ -82,8 +82,8 @@ def _is_copied(state: PartitionState, world: World) -> bool:
     return bool(missing) and missing.issubset(world.live_by_id)
 
 
-def progress(world: World, sets: TopicSets, factor: int | None) -> tuple[int, Trouble | None]:
-    """Return how many partitions of a topic are not where they should be, and a sentence on what they wait for.
+def progress(world: World, sets: TopicSets, factor: int | None) -> Trouble:
+    """Say how far the partitions of a topic are that are not where they should be, and what they wait for.
 
     `factor`: the number of replicas that the topic is to have; None where nothing is asked for.
     """
@@ -100,16 +100,14 @@ def progress(world: World, sets: TopicSets, factor: int | None) -> tuple[int, Tr
             else:
                 continue
             blockers.append(_blocker(world, f"{sets.topic_name}-{number}", state))
-    if not blockers:
-        return 0, None
     message = f"moving {moving} of {sets.partition_count} partitions"
     if waiting:
         message += f", {waiting} wait for their turn (at most {max_moving(world)} at once)"
     # What is down comes first: it needs somebody's attention.
-    _, blocker = min(blockers, key=lambda found: found[0])
+    _, blocker = min(blockers, key=lambda found: found[0], default=(2, ""))
     if blocker:
         message += f"; waiting for {blocker}"
-    return moving + waiting, Trouble(Reason.REASSIGNING, message, ready=has_factor)
+    return Trouble(Reason.REASSIGNING, message, ready=has_factor)
 
 
 def _blocker(world: World, partition: str, state: PartitionState) -> tuple[int, str]:

@@ -72,15 +72,18 @@ class Counts:
         )
 
 
-def count(sets: TopicSets, live: Live) -> Counts:
-    """Count the partitions of one topic. A partition whose leader is not alive is offline, whatever the store says."""
+def count(sets: TopicSets, live: Live, factor: int | None = None) -> Counts:
+    """Count the partitions of one topic, which is to have `factor` replicas (None: as it is).
+
+    A partition whose leader is not alive is offline, whatever the store says.
+    """
     total = reassigning = 0
     found: dict[str, list[str]] = {"under_replicated": [], "under_min_isr": [], "offline": [], "replaced": []}
     for slice_ in sets.slices:
         minimum = slice_.min_insync_replicas
         total += len(slice_.partitions)
         for number, state in enumerate(slice_.partitions, slice_.first_partition):
-            reassigning += is_reassigning(state)
+            reassigning += is_reassigning(state) or (factor is not None and len(state.replicas) != factor)
             in_sync = len(_in_sync(state, live))
             if in_sync >= len(state.replicas) and state.leader in live:
                 continue  # nothing is wrong with nearly all of them
@@ -143,11 +146,10 @@ def topic_status(
         # What is missing must stay known, or the next decision would take the topic for a new one.
         status |= {key: topic.status[key] for key in ("topicId", "partitions") if key in topic.status}
     elif sets is not None and sets.head.slice_index == 0:
-        counts = count(sets, world.live_by_id)
+        counts = count(sets, world.live_by_id, factor)
         found += partition_troubles(counts)
-        reassigning, trouble = progress(world, sets, factor)
-        if trouble is not None:
-            found.append(trouble)
+        if counts.reassigning:
+            found.append(progress(world, sets, factor))
         status |= {
             "topicId": str(sets.topic_id),
             "partitions": counts.partitions,
@@ -155,7 +157,7 @@ def topic_status(
             "underReplicated": counts.under_replicated.number,
             "underMinIsr": counts.under_min_isr.number,
             "offline": counts.offline.number,
-            "reassigning": reassigning,
+            "reassigning": counts.reassigning,
         }
     elif not found:
         found.append(Trouble(Reason.CREATING, "partitions are being made", own_condition=False))

@@ -55,9 +55,23 @@ def test_time_in_which_nobody_looked_counts_against_nobody() -> None:
     assert ids(tracker, 13.9) == [0]
     assert ids(tracker, 14.0) == []
     tracker.observe([replace(RUNNING, resource_version="2")], 20.0)
-    tracker.did_not_look(60.0, 21.0)  # no further than now
-    assert ids(tracker, 30.9) == [0]
-    assert ids(tracker, 31.0) == []
+    tracker.did_not_look(59.0, 80.0)
+    assert ids(tracker, 88.9) == [0]
+    assert ids(tracker, 89.0) == []
+
+
+def test_a_process_that_is_held_up_again_and_again_finds_out_who_is_dead() -> None:
+    tracker = LivenessTracker()
+    tracker.observe([RUNNING], 0.0)
+    now = 0.0
+    while ids(tracker, now):
+        now += 1.5
+        tracker.did_not_look(1.5, now)
+        assert now <= 21.0
+    assert now > 19.0
+    tracker.observe([replace(RUNNING, resource_version="2")], now)
+    tracker.did_not_look(1.5, now + 9.0)
+    assert ids(tracker, now + 11.0) == [0], "a renewal begins anew"
 
 
 def test_an_ended_process_is_down_at_once_until_another_incarnation_shows() -> None:
