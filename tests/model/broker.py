@@ -343,6 +343,7 @@ class BrokerMoves:
             target = shrink_isr(view, out_of_sync=out_of_sync, min_isr=self.bounds.min_isr, rules=self.rules)
             names = " and ".join(map(str, out_of_sync))
             yield self._attempt(broker, target, f"leader {number} sends: broker {names} out of the ISR")
+        all_joined = view
         for other, progress in enumerate(broker.progress):
             if progress is None:
                 continue
@@ -352,6 +353,10 @@ class BrokerMoves:
                 if target != view:
                     label = f"leader {number} sends: broker {other} into the ISR"
                     yield self._attempt(broker, target, label)
+            all_joined = self._grown(broker, all_joined, other, progress, generations[-1])
+        if len(all_joined.isr) > len(view.isr) + 1:
+            label = f"leader {number} sends: everybody who may join into the ISR"
+            yield self._attempt(broker, all_joined, label)
 
     def _grown(
         self, broker: Broker, view: PartitionState, number: int, progress: Progress, lease_generation: int

@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 from tests.model.settings import Bounds
 
-# Both flush modes, and a minimum of one and of two, in every world.
-_MODES = tuple(product((False, True), (1, 2)))
 
-SMALL = tuple(
-    Bounds(log_length=1, crashes=1, late_views=False, min_isr=min_isr, flush_replicated=flush_replicated)
-    for flush_replicated, min_isr in _MODES
-)
-
-TWO_BROKERS = tuple(
-    Bounds(
-        epochs=3,
-        log_length=2,
-        crashes=2,
-        clean_restarts=1,
-        late_views=False,
-        late_fetches=False,
-        min_isr=min_isr,
-        flush_replicated=flush_replicated,
+def _in_all_modes(bounds: Bounds) -> tuple[Bounds, ...]:
+    """Return a world in both flush modes, with a minimum of one and of two."""
+    return tuple(
+        replace(bounds, flush_replicated=flush_replicated, min_isr=min_isr)
+        for flush_replicated, min_isr in product((False, True), (1, 2))
     )
-    for flush_replicated, min_isr in _MODES
-)
 
-# Less happens, but everything that is late comes later: fetches, views, a second ISR change under way.
-TWO_BROKERS_LATE = tuple(
-    Bounds(
-        epochs=3,
-        log_length=1,
-        crashes=2,
-        writes_in_flight=2,
-        min_isr=min_isr,
-        flush_replicated=flush_replicated,
-    )
-    for flush_replicated, min_isr in _MODES
-)
 
-THREE_BROKERS = tuple(
-    Bounds(
-        brokers=3,
-        epochs=2,
-        log_length=1,
-        crashes=1,
-        late_views=False,
-        late_fetches=False,
-        min_isr=min_isr,
-        flush_replicated=flush_replicated,
-    )
-    for flush_replicated, min_isr in _MODES
-)
+_PUNCTUAL = Bounds(late_fetches=False, late_views=False)
 
-ALL = (*TWO_BROKERS, *TWO_BROKERS_LATE, *THREE_BROKERS)
+SMALL = _in_all_modes(replace(_PUNCTUAL, log_length=1, failed_logs=True, follower_watermarks=True))
+
+TWO_BROKERS = _in_all_modes(replace(_PUNCTUAL, log_length=2, crashes=2))
+# Shorter logs, but everything that can be late is, and followers serve consumers.
+LATE = _in_all_modes(Bounds(log_length=1, crashes=2, failed_logs=True, follower_watermarks=True))
+# Leaders that stop cleanly and resume, with two changes of theirs under way.
+RESUMED = _in_all_modes(replace(_PUNCTUAL, log_length=1, clean_restarts=1, writes_in_flight=2))
+THREE_BROKERS = _in_all_modes(replace(_PUNCTUAL, brokers=3, epochs=2, log_length=1))
+
+ALL = (*TWO_BROKERS, *LATE, *RESUMED, *THREE_BROKERS)
