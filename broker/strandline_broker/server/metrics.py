@@ -19,7 +19,6 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from strandline_broker.log.cleaner import CleanerMetrics
-from strandline_broker.server.partition_report import followers_of
 
 if TYPE_CHECKING:
     from strandline_broker.replica.partition import Partition
@@ -49,20 +48,24 @@ class TopicTotals:
 
     def add(self, partition: Partition) -> None:
         """Count one more partition."""
-        log = partition.log
+        log, leadership = partition.log, partition.leadership
         self.partitions += 1
-        if partition.leadership is not None:
+        if leadership is not None:
             self.leaders += 1
-            state = partition.leadership.state
+            state = leadership.state
             # As Kafka counts: who is only being added is not missed yet.
             self.under_replicated += len(state.isr) < len(state.replicas) - len(state.adding)
             self.under_min_isr += partition.isr_size < partition.min_isr
             self.at_min_isr += partition.isr_size == partition.min_isr
-            self.max_follower_lag = max([self.max_follower_lag, *(f.lag for f in followers_of(partition))])
+            for broker_id, follower in leadership.followers.items():
+                lag = log.end_offset - follower.log_end
+                if lag > self.max_follower_lag and broker_id in state.replicas:
+                    self.max_follower_lag = lag
         elif partition.leader_id < 0:
             self.offline += 1
+        elif partition.lag > self.max_lag:
+            self.max_lag = partition.lag
         self.failed += bool(log.failed)
-        self.max_lag = max(self.max_lag, partition.lag)
         self.size_bytes += log.size_bytes
         self.bytes_in += partition.bytes_in
         self.bytes_out += partition.bytes_out

@@ -183,6 +183,8 @@ def test_metrics_show_the_counters() -> None:
             fake_partition("a", 2, replicated_out=70, **leading(0, 1, adding=(2,))),
             failed,
             fake_partition("b", 1, is_leader=False, leader_id=-1),
+            # Broker 2 was a replica once.
+            fake_partition("c", 0, **leading(0, 1, replicas=(0, 1), ends={1: 19, 2: 0})),
             fake_partition("b", 2, is_leader=False, leader_id=1, lag=9, replicated_in=80),
         )
         net = broker.server.metrics
@@ -218,6 +220,7 @@ def test_metrics_show_the_counters() -> None:
         assert found["strandline_topic_offline_partitions", b] == 1
         assert found["strandline_topic_max_lag_records", b] == 9
         assert found["strandline_topic_max_follower_lag_records", a] == 15
+        assert found["strandline_topic_max_follower_lag_records", (("topic", "c"),)] == 1
         assert found["strandline_topic_replication_received_bytes_total", b] == 80
         assert found["strandline_topic_replication_sent_bytes_total", a] == 70
         assert found["strandline_topic_failed_partitions", b] == 1
