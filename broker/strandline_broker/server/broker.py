@@ -175,10 +175,7 @@ class Broker:
             rng=self.rng,
             now=lambda: micro_time(self.clock.now_ms()),
         )
-        # Serve from the last known state (invariant 3): the store may be away.
-        await self.replicas.reconcile()
-        self._spawn(self._follow_view())
-        await self.lease_keeper.acquire()
+        await self._take_lease()
         await self.view.wait_fresh()
         await self.replicas.reconcile()
         self._start_upkeep()
@@ -278,6 +275,23 @@ class Broker:
             await self.view.wait_fresh(_STALE_AFTER_S if knows_cluster else None)
         except TimeoutError:
             logger.warning("the cluster store does not answer; serving from the last known cluster state")
+
+    async def _take_lease(self) -> None:
+        """Take the Lease, and only then lead and follow; unless the store is away: brokers serve without it (invariant 3).
+
+        A leader would else find the Lease of the last life, take a follower for one that runs, and take it into an ISR that
+        the controller takes it out of a moment later.
+        """
+        acquiring = self._loop.create_task(self.lease_keeper.acquire())
+        try:
+            await asyncio.wait(
+                (acquiring,), timeout=_STALE_AFTER_S if self.view.fresh_since is not None else 0.0
+            )
+            await self.replicas.reconcile()
+            self._spawn(self._follow_view())
+            await acquiring
+        finally:
+            acquiring.cancel()
 
     def _start_cleaning(self) -> None:
         if self.config.log_cleaner_enable:
