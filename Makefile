@@ -74,6 +74,10 @@ nemesis: $(STAMP) ## 10 minutes of random faults against three brokers [root: fu
 	$(BIN)/python -m tests.crash.nemesis --minutes 7
 	$(BIN)/python -m tests.crash.netns_cluster --minutes 3
 
+.PHONY: model
+model: $(STAMP) ## every schedule of small worlds: all rules on, then each one off [10 minutes]
+	$(BIN)/python -m tests.model.run
+
 .PHONY: fuzz
 fuzz: $(STAMP) ## coverage-guided fuzzing of every decoder, 60 s each [installs atheris]
 	$(BIN)/pip install --quiet --disable-pip-version-check atheris

@@ -216,7 +216,8 @@ class BrokerMoves:
         view = self.partitions[broker.view]
         return view, effective_min_isr(self.bounds.min_isr, view)
 
-    def _committed_end_in_production(self, broker: Broker, view: PartitionState, min_isr: int) -> int:
+    def _leadership(self, broker: Broker, view: PartitionState, min_isr: int) -> Leadership:
+        """Return what production would have in memory."""
         own = ReplicaRef(broker.number, broker.generation)
         leadership = Leadership(own, view, min_isr, broker.epoch_start, NOW)
         if broker.attempted:
@@ -227,6 +228,10 @@ class BrokerMoves:
         for number, progress in enumerate(broker.progress):
             if progress is not None and progress.epoch == view.leader_epoch:
                 leadership.fetched(number, progress.generation, progress.log_end, 0, len(broker.log), NOW)
+        return leadership
+
+    def _committed_end_in_production(self, broker: Broker, view: PartitionState, min_isr: int) -> int:
+        leadership = self._leadership(broker, view, min_isr)
         if leadership.frozen:
             return 0
         own_end = self._own_end(broker)
@@ -361,15 +366,21 @@ class BrokerMoves:
     def _grown(
         self, broker: Broker, view: PartitionState, number: int, progress: Progress, lease_generation: int
     ) -> PartitionState:
+        live = {number: identity(number, 1, lease_generation)}
         target = grow_isr(
             view,
             FollowerProgress(number, *progress),
-            live={number: identity(number, 1, lease_generation)},
+            live=live,
             high_watermark=broker.high_watermark,
             epoch_start=broker.epoch_start,
             min_isr=self.bounds.min_isr,
             rules=self.rules,
         )
+        if self._as_production and self.rules == RULES:
+            joiners = self._leadership(broker, view, self.bounds.min_isr).joiners(
+                live, broker.high_watermark, NOW
+            )
+            assert bool(joiners) == (target is not view), "production lets others join"
         if self.switches.grows_by_fetched_generation or target is view:
             return target
         named = (

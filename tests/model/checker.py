@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.model.settings import Bounds, Switches
@@ -37,17 +38,20 @@ def explore(
     strict: bool = True,
     keep_parents: bool = False,
     max_states: int = 1 << 62,
+    after: Sequence[str] = (),
 ) -> Result:
     """Search until a property is violated, or every state was seen, or `max_states` were.
 
-    Without `keep_parents`, which doubles the memory, a violation is searched for again to find its trace.
+    `after`: labels of steps to take before the search begins. Without `keep_parents`, which doubles the memory, a violation
+    is searched for again to find its trace.
     """
     world = World(bounds, switches if switches is not None else Switches(), strict=strict)
+    prefix = walk(world, after)
     started = time.process_time()
     collects = gc.isenabled()
     gc.disable()  # nothing here is cyclic
     try:
-        found = _search(world, keep_parents, max_states)
+        found = _search(world, prefix[-1][1] if prefix else world.initial(), keep_parents, max_states)
     finally:
         if collects:
             gc.enable()
@@ -55,8 +59,8 @@ def explore(
     if found.bad_state is None:
         return Result(bounds, found.states, found.depth, seconds, found.exhausted)
     if not keep_parents:
-        return explore(bounds, switches, strict=strict, keep_parents=True, max_states=max_states)
-    steps = _path(world, found.parents, found.bad_state)
+        return explore(bounds, switches, strict=strict, keep_parents=True, max_states=max_states, after=after)
+    steps = prefix + _path(world, found.parents, found.bad_state)
     return Result(
         bounds,
         found.states,
@@ -69,6 +73,24 @@ def explore(
     )
 
 
+def walk(world: World, labels: Sequence[str]) -> list[tuple[str, int]]:
+    """Take these steps and return them with the state after each, up to the first in which something is wrong.
+
+    Raises LookupError where a step cannot be taken.
+    """
+    taken: list[tuple[str, int]] = []
+    state = world.initial()
+    for number, label in enumerate(labels, 1):
+        after = next((after for found, after in world.steps(state) if found == label), None)
+        if after is None:
+            raise LookupError(f"step {number} cannot be taken: {label}")
+        taken.append((label, after))
+        if world.violation(after):
+            break
+        state = after
+    return taken
+
+
 @dataclass(slots=True)
 class _Search:
     states: int
@@ -78,8 +100,7 @@ class _Search:
     parents: dict[int, int] = field(default_factory=dict)
 
 
-def _search(world: World, keep_parents: bool, max_states: int) -> _Search:
-    first = world.initial()
+def _search(world: World, first: int, keep_parents: bool, max_states: int) -> _Search:
     parents: dict[int, int] = {first: first}
     seen = parents.keys() if keep_parents else {first}
     frontier = [first]

@@ -16,8 +16,9 @@ from strandline_broker.cluster.transitions import RULES, Rules
 class Mutant:
     """One rule switched off, and a world to search.
 
-    `strict`: what is found is a replica in the ISR or ELR without an acknowledged record, which loses it with the next
-    election; otherwise a leader without it. `slow`: too slow for every test run, which replays the recorded trace.
+    `strict`: the world is too large to search as deep as the loss lies. Searched is a replica in the ISR or ELR without an
+    acknowledged record; and from there on, with one more epoch, how the record is lost.
+    `slow`: too slow for every test run, which follows the recorded trace.
     `needless`: nothing is found, and why not; the rule then serves something else.
     """
 
@@ -28,6 +29,11 @@ class Mutant:
     strict: bool = False
     slow: bool = False
     needless: str = ""
+
+    @property
+    def recorded_bounds(self) -> Bounds:
+        """The world in which the recorded trace can be followed."""
+        return replace(self.bounds, epochs=self.bounds.epochs + 1) if self.strict else self.bounds
 
 
 def without(**rules: object) -> Rules:

@@ -14,7 +14,7 @@ from tests.model import configurations
 from tests.model.checker import explore
 from tests.model.mutants import MUTANTS
 from tests.model.settings import Bounds
-from tests.model.traces import as_text, trace_file
+from tests.model.traces import as_text, search, trace_file
 
 WORLDS_HEADER = (
     "| brokers | flush | min ISR | epochs | records | crashes | clean stops | in flight | more "
@@ -70,7 +70,7 @@ def check_mutants(wanted: str, *, write: bool) -> bool:
     for mutant in MUTANTS:
         if wanted not in mutant.name:
             continue
-        result = explore(mutant.bounds, mutant.switches, strict=mutant.strict, keep_parents=True)
+        result = search(mutant)
         as_expected = result.exhausted if mutant.needless else bool(result.violation)
         good = good and as_expected
         found = result.violation or f"nothing: {mutant.needless}"

@@ -7,8 +7,7 @@ from tests.model.checker import explore
 from tests.model.configurations import SMALL
 from tests.model.mutants import MUTANTS, Mutant
 from tests.model.settings import Bounds, Switches
-from tests.model.traces import FOLDER, as_text, follow, recorded_steps, trace_file
-from tests.model.world import World
+from tests.model.traces import FOLDER, as_text, follow, recorded_steps, search, trace_file
 
 FOUND = [mutant for mutant in MUTANTS if not mutant.needless]
 
@@ -27,8 +26,7 @@ def test_with_all_rules_on_nothing_is_lost(bounds: Bounds) -> None:
 
 @pytest.mark.parametrize("mutant", [mutant for mutant in FOUND if not mutant.slow], ids=name_of)
 def test_without_a_rule_its_shortest_trace_is_found(mutant: Mutant) -> None:
-    result = explore(mutant.bounds, mutant.switches, strict=mutant.strict, keep_parents=True)
-    assert as_text(mutant, result) == trace_file(mutant).read_text(encoding="utf-8"), (
+    assert as_text(mutant, search(mutant)) == trace_file(mutant).read_text(encoding="utf-8"), (
         "run `python -m tests.model.run --only mutants --write` and read what changed"
     )
 
@@ -37,10 +35,11 @@ def test_without_a_rule_its_shortest_trace_is_found(mutant: Mutant) -> None:
 def test_a_recorded_trace_breaks_a_promise_only_without_its_rule(mutant: Mutant) -> None:
     labels = recorded_steps(mutant)
     assert labels
-    violation = follow(World(mutant.bounds, mutant.switches, strict=mutant.strict), labels)
+    bounds = mutant.recorded_bounds
+    violation = follow(bounds, mutant.switches, labels, strict=False)
     assert f"Then {violation}." in trace_file(mutant).read_text(encoding="utf-8").splitlines()
     try:
-        assert follow(World(mutant.bounds, Switches(), strict=True), labels) == ""
+        assert follow(bounds, Switches(), labels, strict=True) == ""
     except LookupError:
         pass  # the rule refuses one of the steps
 

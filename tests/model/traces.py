@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
-from tests.model.checker import Result
+from tests.model.checker import Result, explore, walk
 from tests.model.mutants import Mutant
+from tests.model.settings import Bounds, Switches
 from tests.model.world import World
 
 FOLDER = Path(__file__).parent / "traces"
@@ -30,18 +32,23 @@ def recorded_steps(mutant: Mutant) -> list[str]:
     return [match[1] for match in matches if match is not None]
 
 
-def follow(world: World, labels: list[str]) -> str:
+def search(mutant: Mutant) -> Result:
+    """Search what goes wrong without a rule: a shortest trace, of a strict mutant in two parts."""
+    result = explore(mutant.bounds, mutant.switches, strict=mutant.strict, keep_parents=True)
+    if not (mutant.strict and result.violation):
+        return result
+    later = explore(
+        mutant.recorded_bounds, mutant.switches, strict=False, keep_parents=True, after=result.steps
+    )
+    return replace(later, states=result.states + later.states)
+
+
+def follow(bounds: Bounds, switches: Switches, labels: list[str], *, strict: bool) -> str:
     """Take these steps and return what is wrong after them, nothing if all is well.
 
     Raises LookupError where a step cannot be taken.
     """
-    state = world.initial()
-    for number, label in enumerate(labels, 1):
-        after = next((after for found, after in world.steps(state) if found == label), None)
-        if after is None:
-            raise LookupError(f"step {number} cannot be taken: {label}")
-        state = after
-        violation = world.violation(state)
-        if violation:
-            return violation if number == len(labels) else f"after {number} steps already: {violation}"
-    return ""
+    world = World(bounds, switches, strict=strict)
+    taken = walk(world, labels)
+    violation = world.violation(taken[-1][1])
+    return violation if len(taken) == len(labels) else f"after {len(taken)} steps already: {violation}"
