@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from strandline_broker.cluster.model import TOPIC, Object
 from strandline_broker.cluster.store import ClusterStore, Unavailable
 from strandline_broker.errors import ErrorCode
 from strandline_broker.log.identity import IdentityError
+from strandline_broker.log.log import Log
 from strandline_broker.seams.disk import Buffer, DiskError, File
 from strandline_broker.seams.local_disk import LocalDisk
 from strandline_broker.server.broker import Broker
@@ -279,6 +281,42 @@ def test_a_failed_sync_acknowledges_nothing_and_the_partition_comes_back(
             async with asyncio.timeout(10):
                 await retried()
             assert await read(made, broker) == [b"a", b"c"], "what was not synced is gone, nothing else"
+
+    run(scenario())
+
+
+def test_a_log_that_is_cut_back_takes_nothing_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strandline_broker.server.broker.RETRY_INTERVAL_S", 0.01)
+    cutting, go_on = threading.Event(), threading.Event()
+    truncate_to = Log.truncate_to
+
+    def slowly(log: Log, offset: int) -> None:
+        cutting.set()
+        assert go_on.wait(30)
+        truncate_to(log, offset)
+
+    async def scenario() -> None:
+        async with cluster(tmp_path) as made, running(made) as broker:
+            await made.create_topic("t")
+            await leads(broker, "t")
+            assert await write(made, broker, b"a") == [0]
+            log = broker.partition("t", 0).log
+            monkeypatch.setattr(Log, "truncate_to", slowly)
+            log.synced_end = 0  # as if the disk had not taken what it said it had
+            log.fail("the test says so")
+            await until(cutting.is_set)
+            await made.create_topic("u")
+            await until(lambda: broker.view.topic_by_name("u") is not None)
+            assert await write(made, broker, b"b") == [ErrorCode.NOT_LEADER_OR_FOLLOWER]
+            go_on.set()
+            await leads(broker, "u")
+            await leads(broker, "t")
+            assert await write(made, broker, b"c") == [0]
+            assert await read(made, broker) == [b"c"], (
+                "what was not synced is gone, what was acknowledged is not"
+            )
 
     run(scenario())
 

@@ -358,6 +358,16 @@ class ReplicaManager:
         Returns False if this broker vouched for what is cut, to brokers that count on it: the log then stays out of
         service until another start, which needs another log generation.
         """
+        # Nobody gives the partition a role meanwhile: what it took then would be cut, acknowledged or not.
+        async with self._reconciling:
+            if self._partition_of.get(partition.log) is not partition:
+                return True  # closed while this waited
+            may_serve = await self._reopen(partition, now_ms)
+        if not partition.log.failed:
+            await self.reconcile()
+        return may_serve
+
+    async def _reopen(self, partition: Partition, now_ms: int) -> bool:
         key = (UUID(bytes=partition.topic_id), partition.index)
         leadership = partition.leadership
         if leadership is not None and len(leadership.state.replicas) > 1:
@@ -380,7 +390,6 @@ class ReplicaManager:
             return False
         del self._vouched[key]
         logger.info("%r is back in service, its log ends at %d", partition, partition.log.end_offset)
-        await self.reconcile()
         return True
 
     def has_lost(self, partition: Partition) -> bool:
