@@ -12,6 +12,7 @@ from tests.integration.support import TIMEOUT_S, Client, Cluster, batch, cluster
 from tests.integration.test_lifecycle import crash
 from tests.integration.test_produce_fetch import FETCH_V, PRODUCE_V, row, values
 
+from strandline_broker.cluster.cluster_settings import AUTO_LEADER_REBALANCE
 from strandline_broker.cluster.store import ClusterStore
 from strandline_broker.replica.partition import Partition
 from strandline_broker.seams.disk import Disk
@@ -138,11 +139,17 @@ class Trio:
 
 
 @contextlib.asynccontextmanager
-async def trio(directory: Path, racks: Sequence[str] = (), **keys: str) -> AsyncIterator[Trio]:
-    """Three running brokers, each in its rack if there are any, and a controller; what runs in the end is crashed."""
+async def trio(
+    directory: Path, racks: Sequence[str] = (), *, rebalance: bool = False, **keys: str
+) -> AsyncIterator[Trio]:
+    """Three running brokers, each in its rack if there are any, and a controller; what runs in the end is crashed.
+
+    `rebalance`: leaderships return to preferred replicas by themselves, which most tests could not foresee.
+    """
     token = directory / "token"
     token.write_text("0123456789abcdef" * 4)
-    async with cluster(directory, brokers=3) as made:
+    config = {} if rebalance else {AUTO_LEADER_REBALANCE: "false"}
+    async with cluster(directory, brokers=3, config=config) as made:
         three = Trio(made, token, racks, keys)
         try:
             await asyncio.gather(*(three.start(broker_id) for broker_id in range(3)))

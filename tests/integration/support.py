@@ -107,10 +107,11 @@ class Cluster:
         self._seeds = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
 
-    async def start_controller(self, brokers: int = 1) -> None:
-        """Create the Cluster object and run the controller."""
+    async def start_controller(self, brokers: int = 1, config: Mapping[str, str] | None = None) -> None:
+        """Create the Cluster object, unless it is there, and run the controller."""
+        spec: dict[str, Any] = {"replicas": brokers, "config": dict(config or {})}
         with contextlib.suppress(AlreadyExists):
-            await self.store.create(CLUSTER, new_object(CLUSTER, "test", {"replicas": brokers}))
+            await self.store.create(CLUSTER, new_object(CLUSTER, "test", spec))
         self._task = asyncio.create_task(self.controller.run())
 
     async def stop_controller(self) -> None:
@@ -165,11 +166,13 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def cluster(directory: Path, brokers: int = 1) -> AsyncIterator[Cluster]:
+async def cluster(
+    directory: Path, brokers: int = 1, config: Mapping[str, str] | None = None
+) -> AsyncIterator[Cluster]:
     """A cluster without brokers, that is to have so many; what a test starts, it stops."""
     store = SqliteStore(":memory:")
     made = Cluster(store, directory)
-    await made.start_controller(brokers)
+    await made.start_controller(brokers, config)
     try:
         yield made
     finally:

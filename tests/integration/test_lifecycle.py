@@ -77,11 +77,10 @@ async def crash(broker: Broker) -> None:
     await broker.replication.fetchers.close()
     await broker.server.close(0)
     await broker.flusher.drain()
+    for pool in (broker._sync_executor, broker._executor, broker._removals):
+        pool.shutdown()  # a log may just be opened there
     for log in broker.logs:
         log._forget_files()
-    broker._sync_executor.shutdown()
-    broker._executor.shutdown()
-    broker._removals.shutdown()
 
 
 async def write(made: Cluster, broker: Broker, *texts: bytes) -> list[int]:

@@ -114,7 +114,7 @@ def test_a_reassignment_waits_for_a_broker_that_is_down_and_can_be_taken_back(tm
 
 def test_a_restarted_broker_gets_its_leaderships_back(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with trio(tmp_path) as three:
+        async with trio(tmp_path, rebalance=True) as three:
             await three.made.create_topic(TOPIC, partitions=3, replicas=3)
             await until(lambda: len(states(three)) == 3)
             await until(lambda: all(len(s.isr) == 3 for s in states(three)))
