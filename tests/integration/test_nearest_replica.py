@@ -36,9 +36,13 @@ async def ask(client: Client, offset: int, rack: str = "", version: int = FETCH_
 
 
 async def leader_and_follower(three: Trio) -> tuple[Broker, Broker]:
-    """Return the leader, once all are in sync, and one of the others."""
+    """Return the leader, once all are in sync, and one of the others, once it copies."""
     leader = await three.in_sync(3)
-    return leader, next(broker for broker in three.brokers.values() if broker is not leader)
+    near = next(broker for broker in three.brokers.values() if broker is not leader)
+    await until(
+        lambda: (partition := three.partition(near.config.broker_id)) is not None and partition.lag == 0
+    )
+    return leader, near
 
 
 async def everywhere(three: Trio, count: int) -> None:
