@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,14 @@ LONG_MS = 8000
 """A follower's long poll, much longer than news may take."""
 
 
-def in_racks(directory: Path, **keys: str) -> Any:
-    return trio(directory, RACKS, replica_selector_class=RACK_AWARE_REPLICA_SELECTOR, **keys)
+def in_racks(directory: Path, *, wait_max_ms: int = 500) -> contextlib.AbstractAsyncContextManager[Trio]:
+    """Three brokers in racks of their own; followers' fetches wait so long."""
+    return trio(
+        directory,
+        RACKS,
+        replica_selector_class=RACK_AWARE_REPLICA_SELECTOR,
+        replica_fetch_wait_max_ms=str(wait_max_ms),
+    )
 
 
 async def ask(client: Client, offset: int, rack: str = "", version: int = FETCH_V, **wait: int) -> Any:
@@ -86,7 +93,7 @@ def test_a_leader_sends_consumers_to_the_replica_in_their_rack(tmp_path: Path) -
 
 def test_a_follower_shows_what_is_committed_soon_although_nothing_more_is_written(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with in_racks(tmp_path, replica_fetch_wait_max_ms=str(LONG_MS)) as three:
+        async with in_racks(tmp_path, wait_max_ms=LONG_MS) as three:
             await three.made.create_topic(TOPIC, config=MIN_ISR_2, replicas=3)
             _, near = await leader_and_follower(three)
             async with three.client(near) as client:
