@@ -65,6 +65,11 @@ crash: $(STAMP) ## 100 kill -9 under load, and 1,000 seeds of power loss
 	$(BIN)/python -m tests.crash.kill_harness --kills 100
 	STRANDLINE_SEEDS=1000 $(BIN)/python -m pytest tests/crash/test_power_loss.py
 
+SEEDS ?= 0:200
+.PHONY: simulate
+simulate: $(STAMP) ## whole clusters on virtual time under faults drawn from SEEDS=first:end
+	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --jobs $$(nproc)
+
 .PHONY: storm
 storm: $(STAMP) ## 200 consumers join, leave and die for 10 minutes while the broker is killed
 	$(BIN)/python -m tests.crash.rebalance_storm --minutes 10 --consumers 200 --kills 3

@@ -43,14 +43,17 @@ class Result:
 def run_seed(task: tuple[int, str]) -> Result:
     """Run the schedule of a seed, with a mutant unless its name is empty."""
     seed, mutant = task
-    started = time.process_time()
     if mutant:
         with MUTANTS[mutant].applied():
-            verdict = run_schedule(draw(seed), halt=True)
-    else:
-        verdict = run_schedule(draw(seed))
+            return _result(draw(seed), mutant, halt=True)
+    return _result(draw(seed), "", halt=False)
+
+
+def _result(schedule: Schedule, mutant: str, *, halt: bool) -> Result:
+    started = time.process_time()
+    verdict = run_schedule(schedule, halt=halt)
     return Result(
-        seed,
+        schedule.seed,
         mutant,
         [str(violation) for violation in verdict.violations],
         sorted({violation.rule for violation in verdict.violations}),
@@ -59,6 +62,13 @@ def run_seed(task: tuple[int, str]) -> Result:
         verdict.virtual_s,
         time.process_time() - started,
     )
+
+
+def run_mutant(name: str) -> Result:
+    """Run a mutant with the faults that show it."""
+    mutant = MUTANTS[name]
+    with mutant.applied():
+        return _result(mutant.schedule, name, halt=True)
 
 
 def run_many(tasks: Iterable[tuple[int, str]], *, jobs: int) -> Iterator[Result]:

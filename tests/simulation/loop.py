@@ -25,8 +25,10 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 
 MAX_STEPS_PER_INSTANT = 100_000
-# Time passes between any two timers, as it does in life: a wait that a rounding made too short must not last for ever.
+# Time passes between any two timers and while code runs, as it does in life: a wait that a rounding made too short must
+# not last for ever.
 _TICK_S = 1e-6
+_TURN_S = 1e-7
 # A coroutine that objects to its end survives one collection.
 _COLLECTIONS = 3
 
@@ -187,12 +189,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 heapq.heappop(heap)
             if not heap:
                 raise Deadlock(f"at {self._now:.3f} s nothing is ready and nothing is scheduled")
-            self._now, _, _, timer = heapq.heappop(heap)
+            when, _, _, timer = heapq.heappop(heap)
+            self._now = max(self._now, when)
             self._instant_ends = self.steps + MAX_STEPS_PER_INSTANT
             if self._now > self._limit_s:
                 raise OutOfTime(f"{self._limit_s} s are over")
             ready.append(timer)
-        elif self.steps > self._instant_ends:
+        else:
+            self._now += _TURN_S
+        if self.steps > self._instant_ends:
             raise Livelock(f"at {self._now:.6f} s {ready[0]!r} and others run for ever")
         for _ in range(len(ready)):
             handle = ready.popleft()

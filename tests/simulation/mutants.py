@@ -1,7 +1,7 @@
 """The product with one rule broken: the simulator has to notice each of them.
 
-A mutant replaces one function for as long as a schedule runs. `seed` is one that catches it, so that the test suite need
-not search; `run.py --mutants` searches.
+A mutant replaces one function for as long as a schedule runs. `steps` are the few faults that show it, found by search
+(`run.py --mutants` with random schedules) or by thinking; the test suite runs these, which takes about a second each.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from tests.simulation.schedule import Schedule, Step, topics
 
 from strandline_broker.cluster.transitions import election
 from strandline_broker.cluster.transitions.rules import RULES
@@ -27,11 +29,16 @@ Patch = tuple[Any, str, Any]
 
 @dataclass(frozen=True)
 class Mutant:
-    """What is broken, how, and a seed whose schedule shows it."""
+    """What is broken, how, and the faults that show it."""
 
     text: str
     patches: Callable[[], list[Patch]]
-    seed: int
+    steps: tuple[Step, ...]
+
+    @property
+    def schedule(self) -> Schedule:
+        """A short schedule with these faults alone."""
+        return Schedule(0, topics(minimum_b="1"), self.steps, duration_s=self.steps[-1].at + 8)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
@@ -135,8 +142,8 @@ def _elect_anybody() -> list[Patch]:
 def _no_minimum() -> list[Patch]:
     lead = Partition.lead
 
-    def mutated(self: Partition, own: Any, state: Any, min_isr: int, now: float) -> None:
-        lead(self, own, state, 1, now)
+    def mutated(self: Partition, own: Any, state: Any, min_isr: int, *rest: Any, **named: Any) -> None:
+        lead(self, own, state, 1, *rest, **named)
 
     return [(Partition, "lead", mutated)]
 
@@ -193,38 +200,109 @@ def _no_catching_up() -> list[Patch]:
     ]
 
 
+def _at(at: float, kind: str, **details: Any) -> Step:
+    return Step(at, kind, details)
+
+
+def _slow(at: float, *nodes: int, stall: float = 2.0) -> tuple[Step, ...]:
+    return tuple(_at(at, "slow-disk", node=node, stall=stall, lasts=5.0) for node in nodes)
+
+
+def _power_cut(at: float, *down: float) -> Step:
+    return _at(at, "power-cut", down=list(down), torn=False, stall=0.0)
+
+
+def _kill(at: float, node: int, down: float) -> Step:
+    return _at(at, "kill", node=node, down=down)
+
+
+def _isolate(at: float, node: int, store: str, lasts: float) -> Step:
+    return _at(at, "isolate", node=node, store=store, lasts=lasts)
+
+
 MUTANTS: dict[str, Mutant] = {
-    "sync-nothing": Mutant("a sync is reported done without being done", _sync_nothing, 0),
+    "sync-nothing": Mutant(
+        "a sync is reported done without being done", _sync_nothing, (_power_cut(8, 0.5, 1.0, 1.5),)
+    ),
     "leader-counts-unsynced": Mutant(
-        "the leader counts its own unsynced bytes for the high watermark", _leader_counts_unsynced, 0
+        "the leader counts its own unsynced bytes for the high watermark",
+        _leader_counts_unsynced,
+        (*_slow(6, 0, 1, 2), _power_cut(8, 0.3, 3.0, 3.5)),
     ),
     "follower-vouches-unsynced": Mutant(
-        "a follower fetches from beyond its synced end", _follower_vouches_unsynced, 0
+        "a follower fetches from beyond its synced end",
+        _follower_vouches_unsynced,
+        (*_slow(6, 1, 2), _power_cut(8, 6.0, 0.3, 0.5)),
     ),
     "attempts-do-not-count": Mutant(
         "the high watermark waits for the confirmed ISR only, not for attempted ones",
         _attempts_do_not_count,
-        0,
+        (
+            _isolate(5, 2, "no", 4.0),
+            _at(8.0, "store", what="lost_answer", chance=1.0, lasts=8.0),
+            _at(8.0, "watch-lag", host="broker-0", lag=9.0, lasts=9.0),
+            _at(8.0, "watch-lag", host="broker-1", lag=9.0, lasts=9.0),
+            _isolate(9.6, 2, "no", 4.0),
+            _kill(12, 0, 9.0),
+            _kill(12, 1, 9.0),
+        ),
     ),
     "shrink-before-confirmed": Mutant(
-        "an ISR change counts as soon as it is attempted", _attempts_count_as_confirmed, 0
+        "an ISR change counts as soon as it is attempted",
+        _attempts_count_as_confirmed,
+        (_isolate(5, 0, "too", 8.0),),
     ),
     "silent-followers-count": Mutant(
         "members that did not fetch in this epoch do not hold the high watermark back",
         _silent_followers_count,
-        0,
+        (
+            _at(5.9, "cut-brokers", hosts=["broker-1", "broker-2"], both=True, reset=True, lasts=1.9),
+            _kill(6, 0, 8.0),
+            _kill(7.8, 1, 8.0),
+        ),
     ),
-    "no-divergence": Mutant("the leader does not compare logs with its followers'", _no_divergence, 0),
+    "no-divergence": Mutant(
+        "the leader does not compare logs with its followers'", _no_divergence, (_isolate(5, 0, "too", 8.0),)
+    ),
     "crashed-leader-resumes": Mutant(
-        "a leader that crashed goes on in its old epoch", _crashed_leader_resumes, 0
+        "a leader that crashed goes on in its old epoch",
+        _crashed_leader_resumes,
+        (_at(6, "blackout", nodes=[0], how="kill", lasts=3.0),),
     ),
-    "elect-anybody": Mutant("anybody alive is elected, in sync or not", _elect_anybody, 0),
-    "no-minimum": Mutant("leaders ignore min.insync.replicas", _no_minimum, 0),
-    "no-sequences": Mutant("sequence numbers of producers are not checked", _no_sequences, 0),
+    "elect-anybody": Mutant(
+        "anybody alive is elected, in sync or not",
+        _elect_anybody,
+        (_isolate(5, 2, "no", 6.0), _kill(9, 0, 6.0)),
+    ),
+    "no-minimum": Mutant(
+        "leaders ignore min.insync.replicas", _no_minimum, (_isolate(5, 0, "no", 6.0), _kill(9, 0, 9.0))
+    ),
+    "no-sequences": Mutant(
+        "sequence numbers of producers are not checked",
+        _no_sequences,
+        tuple(_at(5 + number, "reset", node=number % 3, clients=True) for number in range(6)),
+    ),
     "hasty-coordinator": Mutant(
-        "the coordinator answers before its records are committed", _coordinator_is_hasty, 0
+        "the coordinator answers before its records are committed",
+        _coordinator_is_hasty,
+        (*_slow(6, 0, 1, 2, stall=6.0), _power_cut(9, 0.5, 0.5, 0.5)),
     ),
-    "no-generations": Mutant("a broker with another log generation may lead", _generations_do_not_matter, 0),
-    "all-means-one": Mutant("acks=all is answered as acks=1", _all_means_one, 0),
-    "no-catching-up": Mutant("a follower joins the ISR however far it is behind", _no_catching_up, 0),
+    "no-generations": Mutant(
+        "a broker with another log generation may lead",
+        _generations_do_not_matter,
+        (_at(6, "controller", how="pause", lasts=3.0), _at(6.5, "wipe", node=0, down=0.3)),
+    ),
+    "all-means-one": Mutant(
+        "acks=all is answered as acks=1", _all_means_one, (_isolate(6, 0, "no", 1.5), _kill(7.4, 0, 8.0))
+    ),
+    "no-catching-up": Mutant(
+        "a follower joins the ISR however far it is behind",
+        _no_catching_up,
+        (
+            _isolate(5, 2, "no", 5.0),
+            *_slow(9, 2, stall=6.0),
+            _kill(10.5, 0, 8.0),
+            _kill(10.5, 1, 8.0),
+        ),
+    ),
 }

@@ -52,6 +52,15 @@ class Schedule:
     consumers: int = 1
     members: int = 2
     settings: dict[str, str] = field(default_factory=dict)
+    duration_s: float = DURATION_S
+
+
+def topics(minimum_a: str = "2", minimum_b: str = "2", segment_bytes: int = 20_000) -> tuple[TopicPlan, ...]:
+    """Return the two topics of all schedules; `minimum_...` is their min.insync.replicas."""
+    return (
+        TopicPlan("a", 2, {"min.insync.replicas": minimum_a, "internal.segment.bytes": str(segment_bytes)}),
+        TopicPlan("b", 1, {"min.insync.replicas": minimum_b}),
+    )
 
 
 Draw = Callable[[random.Random], dict[str, Any]]
@@ -253,14 +262,9 @@ def draw(seed: int) -> Schedule:
             steps.append(Step(at, kind, table[kind][1](rng)))
     steps.sort(key=lambda step: step.at)
     minimum_b = rng.choice(("1", "2", "2"))
-    topics = (
-        TopicPlan(
-            "a", 2, {"min.insync.replicas": "2", "internal.segment.bytes": str(rng.choice((2_000, 20_000)))}
-        ),
-        TopicPlan("b", 1, {"min.insync.replicas": minimum_b}),
-    )
+    plans = topics(minimum_b=minimum_b, segment_bytes=rng.choice((2_000, 20_000)))
     steps = _allowed(steps, minimum_b, replicated=replicated)
-    return Schedule(seed, topics, tuple(steps), flush="Replicated" if replicated else "Fsync")
+    return Schedule(seed, plans, tuple(steps), flush="Replicated" if replicated else "Fsync")
 
 
 def _allowed(steps: list[Step], minimum_b: str, *, replicated: bool) -> list[Step]:

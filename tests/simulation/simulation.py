@@ -35,7 +35,7 @@ from tests.simulation.loop import (
 )
 from tests.simulation.probes import Probes, read_batches
 from tests.simulation.producer import CarelessProducer, IdempotentProducer, Lane
-from tests.simulation.schedule import DURATION_S, Schedule
+from tests.simulation.schedule import Schedule
 
 from strandline_broker.replica.partition import Partition
 from strandline_broker.seams.sim_disk import PowerLoss
@@ -146,7 +146,7 @@ class Simulation:
                 self.cluster, Admin(self._client("admin")), self.probes, [c.name for c in self.clients]
             )
             steps = loop.create_task(faults.run(schedule.steps))
-            await asyncio.sleep(DURATION_S - loop.time())
+            await asyncio.sleep(schedule.duration_s - loop.time())
             await steps
             await faults.heal()
             for error in faults.failures():

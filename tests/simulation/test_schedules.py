@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.simulation.batch import run_many, run_seed
+from tests.simulation.batch import run_many, run_mutant
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import BROKERS, DURATION_S, FAULTS, OPERATIONS, draw
+from tests.simulation.simulation import run_schedule
 
 SEEDS = range(int(os.environ.get("STRANDLINE_SIMULATION_SEEDS", "12")))
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +41,7 @@ def test_no_schedule_breaks_a_rule() -> None:
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_every_broken_rule_is_noticed(name: str) -> None:
-    result = run_seed((MUTANTS[name].seed, name))
+    result = run_mutant(name)
     assert not result.ok, f"{MUTANTS[name].text}: nobody noticed"
     assert set(result.rules) - {"broken off", "broken client", "broken simulator"}, result.violations
 
@@ -55,6 +56,13 @@ def test_a_seed_is_one_run_whatever_the_process() -> None:
         ).stdout
         runs.append(json.loads(output))
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_what_shows_a_broken_rule_breaks_none(name: str) -> None:
+    """The same faults without the mutant: it is the mutant that is noticed."""
+    verdict = run_schedule(MUTANTS[name].schedule)
+    assert verdict.ok, verdict.violations
 
 
 def test_schedules_are_drawn_from_their_seeds_alone() -> None:
