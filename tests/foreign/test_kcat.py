@@ -105,10 +105,12 @@ def test_metadata(cluster: Cluster) -> None:
     (found,) = said["topics"]
     assert found["topic"] == topic
     brokers = {broker["id"] for broker in said["brokers"]}
+    assert len(brokers) == cluster.factor
     assert [partition["partition"] for partition in found["partitions"]] == [0, 1, 2]
     for partition in found["partitions"]:
         assert partition["leader"] in brokers
-        assert partition["isrs"] == partition["replicas"] == [{"id": partition["leader"]}]
+        for replicas in (partition["replicas"], partition["isrs"]):
+            assert sorted(replica["id"] for replica in replicas) == sorted(brokers)
 
 
 def test_an_idempotent_producer(cluster: Cluster) -> None:
