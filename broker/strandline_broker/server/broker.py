@@ -413,6 +413,7 @@ class Broker:
         if self._sasl is not None:
             self._sasl.close()
         await self.flusher.drain()
+        await self._log_failures.before_stop()
         high_watermarks = self._high_watermarks()
         clean = await self._blocking(lambda: self.logs.close(high_watermarks))
         if clean:

@@ -56,11 +56,23 @@ class LogFailures:
                 if not await self._replicas.revive(partition, self._clock.now_ms()):
                     await self._give_up(partition.topic, partition.index)
 
-    async def _give_up(self, topic: str, index: int) -> None:
+    async def before_stop(self) -> None:
+        """Record what was lost and is not recorded yet: the next start would know nothing of it."""
+        async with self._retrying:
+            lost = next((p for p in self._replicas if self._replicas.has_lost(p)), None)
+            if lost is not None and not self._ended:
+                self._ended = await self._record(lost.topic, lost.index)
+
+    async def _record(self, topic: str, index: int) -> bool:
         try:
             await self._renew_generation()
         except OSError as error:
             logger.critical("the loss of records of %s-%d cannot be recorded: %s", topic, index, error)
+            return False
+        return True
+
+    async def _give_up(self, topic: str, index: int) -> None:
+        if not await self._record(topic, index):
             return
         self._ended = True
         self._end(

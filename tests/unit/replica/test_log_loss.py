@@ -165,3 +165,22 @@ def test_the_process_ends_once_and_only_after_the_generation_is_on_disk(tmp_path
         assert [reason.startswith("the log of t-0 failed and lost records") for reason in ends] == [True]
 
     asyncio.run(main())
+
+
+def test_a_stop_records_what_was_not_yet_recorded(tmp_path: Path) -> None:
+    renewals: list[str] = []
+
+    async def renew() -> None:
+        renewals.append("renewed")
+
+    async def main() -> None:
+        manager, failures, ends = _failures(tmp_path, renew)
+        partition = await _with_records(manager, 1, 1)
+        await failures.before_stop()
+        assert renewals == [], "nothing failed"
+        partition.log.fail("test")
+        await failures.before_stop()
+        await failures.before_stop()
+        assert (len(renewals), ends) == (1, [])
+
+    asyncio.run(main())
