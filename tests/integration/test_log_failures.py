@@ -15,6 +15,7 @@ from strandline_broker.log.log import Log
 from strandline_broker.replica.partition import Partition
 from strandline_broker.seams.local_disk import LocalDisk
 from strandline_broker.server.broker import Broker
+from strandline_broker.server.volume import CLEAN_STOP_FILE
 
 LOST = (
     "the log of t-0 failed and lost records that other brokers count on: this broker ends, and comes back under a new log "
@@ -105,6 +106,22 @@ def test_a_log_that_keeps_what_was_promised_is_taken_back(tmp_path: Path) -> Non
             assert broker.own_ref.generation == generation
             await three.in_sync(3)
             await until(lambda: three.log_ends() == {0: 2, 1: 2, 2: 2})
+
+    run(scenario())
+
+
+def test_who_stops_before_it_stepped_down_resumes_no_epoch(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with trio(tmp_path) as three:
+            await three.made.create_topic(TOPIC, config=MIN_ISR_2, replicas=3)
+            stopped = (await three.in_sync(3)).config.broker_id
+            partition = three.partition(stopped)
+            assert partition is not None
+            await three.stop((stopped + 1) % 3)
+            assert (tmp_path / f"broker-{(stopped + 1) % 3}" / CLEAN_STOP_FILE).exists()
+            partition.unfit_epoch = 99  # its log failed while it led, and no later epoch has been heard of
+            await three.stop(stopped)
+            assert not (tmp_path / f"broker-{stopped}" / CLEAN_STOP_FILE).exists()
 
     run(scenario())
 

@@ -139,6 +139,17 @@ class ReplicaManager:
             if state is not None and state.leader == self._broker_id:
                 yield key
 
+    @property
+    def may_be_resumed(self) -> bool:
+        """Whether the next start may lead on in these epochs after a clean stop.
+
+        Not while there is an epoch that is led no more because its log failed: the next start would not remember.
+        """
+        return all(
+            partition.unfit_epoch < 0 or partition.unfit_epoch < partition.leader_epoch
+            for partition in self._open.values()
+        )
+
     def followed_by(self, broker_id: int) -> int:
         """Return how many partitions that are led here this broker has to copy."""
         return self._followed_by[broker_id]

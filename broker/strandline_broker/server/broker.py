@@ -416,7 +416,7 @@ class Broker:
         await self._log_failures.before_stop()
         high_watermarks = self._high_watermarks()
         clean = await self._blocking(lambda: self.logs.close(high_watermarks))
-        if clean:
+        if clean and self.replicas.may_be_resumed:
             await self._blocking(self._volume.mark_clean_stop)
         with contextlib.suppress(LeaseLost, Unavailable, TimeoutError):
             async with asyncio.timeout(2.0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -182,5 +183,25 @@ def test_a_stop_records_what_was_not_yet_recorded(tmp_path: Path) -> None:
         await failures.before_stop()
         await failures.before_stop()
         assert (len(renewals), ends) == (1, [])
+
+    asyncio.run(main())
+
+
+def test_who_stops_before_it_stepped_down_must_not_be_resumed(tmp_path: Path) -> None:
+    async def main() -> None:
+        manager = _manager(FailingDisk(tmp_path), FlushMode.FSYNC, LED)
+        partition = await _with_records(manager, 3, 2)
+        before = manager.may_be_resumed
+        partition.log.fail("test")
+        assert await manager.revive(partition, NOW_MS)
+        assert not partition.is_leader
+        stepping_down = manager.may_be_resumed
+        view: Any = manager._view
+        (part,) = view.partition_sets()
+        elected = replace(LED, leader=1, leader_epoch=LED.leader_epoch + 1, partition_epoch=1)
+        view.replace(PARTITION_SET, [replace(part, partitions=(elected,)).to_object()])
+        await manager.reconcile()
+        # Its next life would otherwise lead on in the epoch in which its log was cut.
+        assert (before, stepping_down, manager.may_be_resumed) == (True, False, True)
 
     asyncio.run(main())
