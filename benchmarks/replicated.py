@@ -35,7 +35,7 @@ class Scale:
 
 FULL = Scale(
     records=400_000,
-    small_batch_records=100_000,
+    small_batch_records=300_000,
     alone_requests=8_000,
     saturated_requests=40_000,
     faults=3,
