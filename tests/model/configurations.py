@@ -24,7 +24,9 @@ TWO_BROKERS = _in_all_modes(replace(_PUNCTUAL, log_length=2, crashes=2))
 # Shorter logs, but everything that can be late is, and followers serve consumers.
 LATE = _in_all_modes(Bounds(log_length=1, crashes=2, failed_logs=True, follower_watermarks=True))
 # Leaders that stop cleanly and resume, with two changes of theirs under way.
-RESUMED = _in_all_modes(replace(_PUNCTUAL, log_length=1, clean_restarts=1, writes_in_flight=2))
+RESUMED = _in_all_modes(
+    replace(_PUNCTUAL, log_length=1, clean_restarts=1, writes_in_flight=2, failed_logs=True)
+)
 THREE_BROKERS = _in_all_modes(replace(_PUNCTUAL, brokers=3, epochs=2, log_length=1))
 
 ALL = (*TWO_BROKERS, *LATE, *RESUMED, *THREE_BROKERS)

@@ -96,6 +96,12 @@ _LOGS = (
         replace(SMALL, failed_logs=True),
     ),
     Mutant(
+        "resumes-after-failed-log",
+        "a stop before it stepped down resumes no epoch",
+        Switches(resumes_only_with_sound_logs=False),
+        replace(SMALL, failed_logs=True, clean_restarts=1),
+    ),
+    Mutant(
         "epochs-not-compared",
         "a replica fetch compares epochs, and truncates where logs differ",
         Switches(compares_epochs_on_fetch=False),

@@ -64,6 +64,7 @@ class Switches:
     resumes_only_after_clean_stop: bool = True
     changes_generation: bool = True
     steps_down_after_failed_log: bool = True
+    resumes_only_with_sound_logs: bool = True
     leads_only_as_named: bool = True
 
     # No step back in epochs: neither below what was seen before, nor below the end of the log.

@@ -49,7 +49,9 @@ class Starts:
             if not self.switches.leads_only_as_named:
                 damaged = damaged._replace(claim=broker.incarnation)
             yield Start(label, self._reconsidered(broker, damaged), clean=False)
-        stopped = crashed._replace(claim=broker.incarnation)
+        stopped = crashed
+        if broker.unfit_epoch == NO_EPOCH or not self.switches.resumes_only_with_sound_logs:
+            stopped = stopped._replace(claim=broker.incarnation)
         if not self.bounds.flush_replicated:
             stopped = stopped._replace(synced=len(broker.log))
         yield Start(
