@@ -77,8 +77,23 @@ class AiokafkaMember(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafk
                 await self._commit()
                 commit_at = time.monotonic() + COMMIT_EVERY_S
         await self._commit()
-        await self._consumer.stop()
+        await self._stop()
         self._journal.write("leave", self._slot.name)
+
+    async def _stop(self) -> None:
+        """Leave the group.
+
+        aiokafka leaves, then cancels its fetches and awaits them: one that has not begun ends that with CancelledError,
+        before the connections are closed.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            await self._consumer.stop()
+        except asyncio.CancelledError:
+            if task.cancelling():
+                raise
+            await self._consumer._client.close()
 
     def _take(self, batches: dict[TopicPartition, list[Any]]) -> None:
         records = []
