@@ -122,6 +122,7 @@ class ClusterCache:
         # As stored, for the on-disk copy. PartitionSets are most of the memory and can be written from their
         # values.
         self._raw: dict[str, dict[str, Object]] = {kind: {} for kind in _PARSERS if kind != PARTITION_SET}
+        self._encoded: dict[str, tuple[PartitionSet, orjson.Fragment]] = {}
         self._leases: dict[int, BrokerLease] = {}
         self._slices: dict[UUID, dict[int, PartitionSet]] = {}
         self._ids_by_name: dict[str, set[UUID]] = {}
@@ -285,14 +286,25 @@ class ClusterCache:
 
     def to_bytes(self) -> bytes:
         """Return everything a broker needs to go on serving without the store, checksummed (invariant 3)."""
-        objects: dict[str, list[Object]] = {}
+        objects: dict[str, list[Object] | list[orjson.Fragment]] = {}
         for kind in _SAVED_KINDS:
             if kind == PARTITION_SET:
-                objects[kind] = [part.to_object() for part in self.partition_sets()]
+                objects[kind] = self._encoded_partition_sets()
             else:
                 objects[kind] = list(self._raw[kind].values())
         body = orjson.dumps({"cluster": self.cluster_name, "objects": objects})
         return b"%s %08x\n%s" % (_MAGIC, zlib.crc32(body), body)
+
+    def _encoded_partition_sets(self) -> list[orjson.Fragment]:
+        """Return every PartitionSet as JSON; what did not change since the last time is not encoded again."""
+        former = self._encoded
+        self._encoded = {
+            part.name: known
+            if (known := former.get(part.name)) is not None and known[0] is part
+            else (part, orjson.Fragment(orjson.dumps(part.to_object())))
+            for part in self.partition_sets()
+        }
+        return [encoded for _, encoded in self._encoded.values()]
 
     def from_bytes(self, data: bytes) -> list[Change]:
         """Fill the cache from `to_bytes`.

@@ -99,6 +99,8 @@ class ReplicaManager:
         self._followed_by: Counter[int] = Counter()
         self._waiting: set[PartitionKey] = set()
         self._open: dict[tuple[UUID, int], Partition] = {}
+        # Topics as their partitions have roles by them; without those of which a partition needs another look.
+        self._applied: dict[UUID, TopicView] = {}
         self._failed: set[PartitionKey] = set()
         # Of logs that failed while open: up to where this broker vouched for them, and which of them lack some of that.
         self._vouched: dict[PartitionKey, int] = {}
@@ -210,9 +212,7 @@ class ReplicaManager:
         missing = [
             entry for key, entry in wanted.items() if key not in self._open and key not in self._failed
         ]
-        for key, (topic, index, state) in wanted.items():
-            if key in self._open:
-                self._apply(self._open[key], topic, index, state)
+        self._apply_changed(wanted)
         self._followed_by = Counter(
             broker_id
             for partition in self._open.values()
@@ -257,7 +257,17 @@ class ReplicaManager:
             high_watermark = self._logs.high_watermark(name, index)
             partition = Partition(name, topic.topic_id.bytes, index, log, self._flush, high_watermark)
             self._partition_of[log] = partition
+            self._applied.pop(topic.topic_id, None)
             self._open[(topic.topic_id, index)] = partition
+
+    def _apply_changed(self, wanted: Mapping[PartitionKey, tuple[TopicView, int, PartitionState]]) -> None:
+        """Give the partitions of every topic that changed their roles; the others have theirs."""
+        former = self._applied
+        self._applied = {topic.topic_id: topic for topic, _, _ in wanted.values()}
+        for key, (topic, index, state) in wanted.items():
+            partition = self._open.get(key)
+            if partition is not None and former.get(topic.topic_id) is not topic:
+                self._apply(partition, topic, index, state)
 
     def _apply(self, partition: Partition, topic: TopicView, index: int, state: PartitionState) -> None:
         served = self.by_key.get(topic.topic_name)
@@ -265,7 +275,7 @@ class ReplicaManager:
             served = TopicReplicas(topic.topic_name, topic.topic_id)
             self.by_key[topic.topic_name] = self.by_key[topic.topic_id.bytes] = served
         served.partitions[index] = partition
-        self._configure(served, topic)
+        self._configure(served, topic, partition)
         if state.leader_epoch < max(partition.leader_epoch, partition.log.last_epoch):
             # Older than the log (design section 3.3): ignored, never acted on. A log that leads or follows on is unharmed.
             self._say_once(partition, f"the cluster state is older than its log: epoch {state.leader_epoch}")
@@ -328,11 +338,11 @@ class ReplicaManager:
             and self._own_ref in state.isr
         )
 
-    def _configure(self, served: TopicReplicas, topic: TopicView) -> None:
+    def _configure(self, served: TopicReplicas, topic: TopicView, partition: Partition) -> None:
+        """Hand the topic's configuration to a partition, and one that changed to all of them."""
         if served.config == topic.config:
-            for partition in served.partitions.values():
-                if partition.log.config is not served.log_config:
-                    partition.log.config = served.log_config
+            if partition.log.config is not served.log_config:
+                partition.log.config = served.log_config
             return
         try:
             served.log_config = LogConfig.from_topic_config(topic.config)
@@ -341,8 +351,8 @@ class ReplicaManager:
                 "topic %s keeps its configuration, the new one is not valid: %s", topic.topic_name, error
             )
         served.config = dict(topic.config)
-        for partition in served.partitions.values():
-            partition.log.config = served.log_config
+        for other in served.partitions.values():
+            other.log.config = served.log_config
 
     def _close_absent(self, wanted: Collection[tuple[UUID, int]]) -> None:
         """Stop serving what the cluster state no longer gives to this broker; its data stays where it is."""
@@ -380,6 +390,7 @@ class ReplicaManager:
 
     async def _reopen(self, partition: Partition, now_ms: int) -> bool:
         key = (UUID(bytes=partition.topic_id), partition.index)
+        self._applied.pop(key[0], None)
         leadership = partition.leadership
         if leadership is not None and len(leadership.state.replicas) > 1:
             partition.unfit_epoch = leadership.epoch
