@@ -42,6 +42,7 @@ def without(**rules: object) -> Rules:
 
 
 SMALL = Bounds(log_length=1, crashes=1, late_fetches=False, late_views=False, stale_leases=False)
+SHORT = replace(SMALL, epochs=2)
 CALM = replace(SMALL, crashes=0)
 THREE = replace(CALM, brokers=3)
 
@@ -51,37 +52,37 @@ _LOGS = (
         "leader-counts-unsynced",
         "with Fsync, a leader counts its own synced end",
         Switches(leader_counts_synced=False),
-        SMALL,
+        SHORT,
     ),
     Mutant(
         "follower-reports-unsynced",
         "with Fsync, a follower reports its synced end",
         Switches(follower_reports_synced=False),
-        SMALL,
+        SHORT,
     ),
     Mutant(
         "generation-survives-lost-volume",
         "a lost volume is a new log generation",
         Switches(changes_generation=False),
-        SMALL,
+        SHORT,
     ),
     Mutant(
         "generation-survives-machine-crash",
         "with Replicated, a crash of the machine is a new log generation",
         Switches(changes_generation=False),
-        replace(SMALL, flush_replicated=True, min_isr=2),
+        replace(SHORT, flush_replicated=True, min_isr=2),
     ),
     Mutant(
         "elects-another-generation",
         "who is elected has the log generation that ISR or ELR name",
         Switches(rules=without(generation_matches=lambda ref, live: ref.broker_id in live)),
-        SMALL,
+        SHORT,
     ),
     Mutant(
         "leads-with-another-generation",
         "a broker leads only as the generation that the ISR names, from its cache too",
         Switches(leads_only_as_named=False),
-        SMALL,
+        SHORT,
     ),
     Mutant(
         "elects-anyone",
@@ -93,13 +94,13 @@ _LOGS = (
         "leads-on-after-failed-log",
         "a leader whose log failed, and was cut, leads no more in that epoch",
         Switches(steps_down_after_failed_log=False),
-        replace(SMALL, failed_logs=True),
+        replace(SHORT, failed_logs=True),
     ),
     Mutant(
         "resumes-after-failed-log",
         "a stop before it stepped down resumes no epoch",
         Switches(resumes_only_with_sound_logs=False),
-        replace(SMALL, failed_logs=True, clean_restarts=1),
+        replace(SHORT, failed_logs=True, clean_restarts=1),
     ),
     Mutant(
         "epochs-not-compared",
@@ -159,7 +160,7 @@ _HIGH_WATERMARK = (
         "counts-another-generation",
         "who counts toward the high watermark fetched with the generation that the ISR names",
         Switches(counts_only_named_generation=False),
-        replace(SMALL, late_fetches=True),
+        replace(SHORT, late_fetches=True),
     ),
 )
 
@@ -180,7 +181,7 @@ _GROWTH = (
             rules=without(generation_is_current=lambda follower, live: True),
             grows_by_fetched_generation=False,
         ),
-        SMALL,
+        SHORT,
     ),
     Mutant(
         "joins-with-former-generation",
@@ -227,13 +228,13 @@ _EPOCHS = (
         "no-new-epoch-after-crash",
         "a new incarnation of the leader needs a new epoch",
         Switches(rules=without(needs_new_epoch=lambda state, leader, incarnation: leader != state.leader)),
-        SMALL,
+        SHORT,
     ),
     Mutant(
         "resumes-after-crash",
         "only a clean stop lets a leader resume its epoch from cached state",
         Switches(resumes_only_after_clean_stop=False),
-        SMALL,
+        SHORT,
     ),
     Mutant(
         "steps-back",
