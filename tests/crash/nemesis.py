@@ -183,15 +183,19 @@ def run(
             nemesis.run()
             say("the faults are over")
             healed_at = time.monotonic()
-            outcome.findings += [f"stuck cluster: {why}" for why in cluster.wait_until_well(WELL_S)]
+            stuck = cluster.wait_until_well(WELL_S)
             outcome.well_after_s = time.monotonic() - healed_at
-            load.finish()
-            outcome.findings += [f"stuck cluster: {why}" for why in cluster.wait_until_well(WELL_S)]
-        except BaseException:
+            if not stuck:
+                load.finish()
+                load.judge(outcome)
+                # Nobody writes any more: now every replica must get everything.
+                stuck = cluster.wait_until_well(WELL_S)
+            outcome.findings += [f"stuck cluster: {why}" for why in stuck]
+            for finding in outcome.findings:
+                say(f"FINDING {finding}")  # now, and in the summary: what follows may take its time
+        finally:
             nemesis.undo()
             load.abandon()
-            raise
-        load.judge(outcome)
         state = cluster.state()
         outcome.logs = cluster.tail()
         cluster.stop()
