@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.fill_page_cache:
             session.filler = PageCacheFiller(directory, limit_bytes=64 << 30)
         try:
-            session.run(chosen, names, repeats)
+            session.run(chosen, names, repeats, options.minutes)
         finally:
             session.close()
         results = report.Results(environment.describe(directory), names, PAIRS, session.runs, failures)
@@ -108,14 +108,23 @@ class _Session:
         self._keep = keep
         self._began = time.monotonic()
 
-    def run(self, experiments: Sequence[ClusterExperiment], names: Sequence[str], repeats: int) -> None:
-        """Run everything, one cluster at a time."""
+    def run(
+        self,
+        experiments: Sequence[ClusterExperiment],
+        names: Sequence[str],
+        repeats: int,
+        minutes: float | None,
+    ) -> None:
+        """Run everything, one cluster at a time; begin nothing new after so many minutes."""
         for repeat in range(repeats):
             for experiment in experiments:
                 taking_part = [name for name in names if name in experiment.systems]
                 turn = repeat % max(len(taking_part), 1)
                 for name in taking_part[turn:] + taking_part[:turn]:
-                    self._measure(experiment, name, repeat)
+                    if minutes is not None and time.monotonic() - self._began > 60 * minutes:
+                        self._failures.append(f"{experiment.title}, {name}: SKIPPED, the time was up")
+                    else:
+                        self._measure(experiment, name, repeat)
 
     def close(self) -> None:
         """Give the page cache back."""
