@@ -184,8 +184,8 @@ def run(
             say("the faults are over")
             healed_at = time.monotonic()
             stuck = cluster.wait_until_well(WELL_S)
-            outcome.well_after_s = time.monotonic() - healed_at
             if not stuck:
+                outcome.well_after_s = time.monotonic() - healed_at
                 load.finish()
                 load.judge(outcome)
                 # Nobody writes any more: now every replica must get everything.
