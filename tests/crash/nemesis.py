@@ -132,9 +132,11 @@ class Nemesis:
 
     def _pass(self, duration_s: float) -> None:
         """Let time pass: faults end, writes come back."""
-        until = time.monotonic() + duration_s
+        until = (before := time.monotonic()) + duration_s
         while True:
             now = time.monotonic()
+            self._outcome.held_up_s = max(self._outcome.held_up_s, now - before)
+            before = now
             for fault in [fault for fault in self._site.active if now > fault.at + fault.lasts_s]:
                 fault.heal()
                 self._site.active.remove(fault)

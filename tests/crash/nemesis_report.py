@@ -10,6 +10,8 @@ from statistics import median
 from tests.crash.faults import Fault
 from tests.crash.history import Verdict
 
+HELD_UP_S = 1.0
+
 
 @dataclass(slots=True)
 class Measured:
@@ -40,6 +42,8 @@ class NemesisOutcome:
     client_errors: Counter[str] = field(default_factory=Counter)
     well_after_s: float | None = None
     """From the end of the last fault until every partition had its leader and a full ISR."""
+    held_up_s: float = 0.0
+    """Longest time that the nemesis itself did not get to run: on so busy a machine brokers lose their Leases too."""
     logs: str = ""
 
     @property
@@ -58,6 +62,10 @@ class NemesisOutcome:
         lines.append("  ".join(f"{name} {count}" for name, count in self.counts.items()))
         if self.well_after_s is not None:
             lines.append(f"all replicas in sync {self.well_after_s:.1f} s after the last fault")
+        if self.held_up_s > HELD_UP_S:
+            lines.append(
+                f"the machine held everybody up, for {self.held_up_s:.1f} s at worst: times say little"
+            )
         if self.client_errors:
             errors = ", ".join(f"{name} x{count}" for name, count in self.client_errors.most_common())
             lines.append(f"client errors: {errors}")
