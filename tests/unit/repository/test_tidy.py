@@ -25,6 +25,8 @@ MAX_MODULE_LINES = 600
 MAX_FUNCTION_LINES = 70
 # Whole words that say that something is not done, or names this field does not use.
 BANNED = re.compile(r"\b(TODO|FIXME|XXX|HACK|NotImplementedError|master|slave|whitelist|blacklist)\b")
+# Arguments of other people's programs, whose words they are: `ip link set PORT master BRIDGE`.
+FOREIGN_WORDS = ('"master", "bridge',)
 
 
 def relative(path: Path) -> str:
@@ -68,7 +70,7 @@ def test_nothing_is_left_undone(path: Path) -> None:
     found = [
         f"{number}: {line.strip()}"
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if BANNED.search(line)
+        if BANNED.search(line) and not any(words in line for words in FOREIGN_WORDS)
     ]
     assert not found
 
