@@ -146,7 +146,12 @@ class Controller:
 
     def _on_change(self, change: Change) -> None:
         if change.kind == LEASE:
-            self.liveness.observe(self.view.leases.values(), self._monotonic())
+            now = self._monotonic()
+            before = self.liveness.live(now)
+            self.liveness.observe(self.view.leases.values(), now)
+            if self.liveness.live(now) != before:
+                # A renewal changes nothing else, but one that comes late brings back who was held for dead.
+                self._poke()
         else:
             version = _version(change)
             if version:

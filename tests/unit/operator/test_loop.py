@@ -154,6 +154,23 @@ def test_an_ended_process_costs_no_lease_duration() -> None:
     asyncio.run(scenario())
 
 
+def test_a_renewal_brings_back_a_broker_that_was_held_for_dead() -> None:
+    async def scenario() -> None:
+        async with bench() as b:
+            await b.lease(0, "a")
+            await b.topic("orders")
+            await b.until(bool)
+            await b.quiet()
+            b.now += 10.5
+            b.controller._poke()
+            await b.until(lambda sets: sets[0].partitions[0].leader == -1)
+            await b.quiet()  # it waits for nothing but news now
+            await b.lease(0, "a")  # nothing but the time of its renewal is new
+            await b.until(lambda sets: sets[0].partitions[0].leader == 0)
+
+    asyncio.run(scenario())
+
+
 def test_a_lease_that_does_not_change_for_its_duration_ends_a_leadership() -> None:
     async def scenario() -> None:
         async with bench(replicas=2) as b:
