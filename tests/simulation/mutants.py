@@ -133,10 +133,19 @@ def _crashed_leader_resumes() -> list[Patch]:
 
 
 def _elect_anybody() -> list[Patch]:
-    def candidates(state: Any, refs: Any, live: Any, rules: Any) -> list[Any]:
+    outside = election._elect_outside_isr
+
+    def unclean(*args: Any, **named: Any) -> Any:
+        return outside(*args, **{**named, "unclean_allowed": True})
+
+    def last_first(state: Any, live: Any, *rest: Any) -> list[Any]:
         return [live[broker_id] for broker_id in state.replicas[::-1] if broker_id in live]
 
-    return [(election, "_candidates", candidates)]
+    return [
+        (election, "_candidates", lambda state, refs, live, rules: []),
+        (election, "_elect_outside_isr", unclean),
+        (election, "_unclean_candidates", last_first),
+    ]
 
 
 def _no_minimum() -> list[Patch]:
@@ -193,19 +202,12 @@ def _all_means_one() -> list[Patch]:
     return [(Partition, "commit", mutated)]
 
 
-def _no_catching_up() -> list[Patch]:
-    return [
-        (RULES, "has_caught_up", lambda follower, high_watermark, epoch_start: True),
-        (Leadership, "may_want_to_join", lambda self, follower, high_watermark: True),
-    ]
-
-
 def _at(at: float, kind: str, **details: Any) -> Step:
     return Step(at, kind, details)
 
 
-def _slow(at: float, *nodes: int, stall: float = 2.0) -> tuple[Step, ...]:
-    return tuple(_at(at, "slow-disk", node=node, stall=stall, lasts=5.0) for node in nodes)
+def _slow(at: float, *nodes: int, stall: float = 2.0, lasts: float = 5.0) -> tuple[Step, ...]:
+    return tuple(_at(at, "slow-disk", node=node, stall=stall, lasts=lasts) for node in nodes)
 
 
 def _power_cut(at: float, *down: float) -> Step:
@@ -227,7 +229,7 @@ MUTANTS: dict[str, Mutant] = {
     "leader-counts-unsynced": Mutant(
         "the leader counts its own unsynced bytes for the high watermark",
         _leader_counts_unsynced,
-        (*_slow(6, 0, 1, 2), _power_cut(8, 0.3, 3.0, 3.5)),
+        (*_slow(6, 0, stall=4.0, lasts=1.9), _power_cut(8, 0.3, 3.0, 3.5)),
     ),
     "follower-vouches-unsynced": Mutant(
         "a follower fetches from beyond its synced end",
@@ -280,12 +282,19 @@ MUTANTS: dict[str, Mutant] = {
     "no-sequences": Mutant(
         "sequence numbers of producers are not checked",
         _no_sequences,
-        tuple(_at(5 + number, "reset", node=number % 3, clients=True) for number in range(6)),
+        (
+            *_slow(6, 0, 1, 2, stall=1.0, lasts=4.0),
+            *(_at(7 + number / 2, "reset", node=number % 3, clients=True) for number in range(6)),
+        ),
     ),
     "hasty-coordinator": Mutant(
         "the coordinator answers before its records are committed",
         _coordinator_is_hasty,
-        (*_slow(6, 0, 1, 2, stall=6.0), _power_cut(9, 0.5, 0.5, 0.5)),
+        tuple(
+            step
+            for at in (7.0, 13.0, 19.0, 25.0)
+            for step in (*_slow(at - 2, 1, 2, stall=1.0, lasts=1.9), _power_cut(at, 3.0, 0.3, 0.3))
+        ),
     ),
     "no-generations": Mutant(
         "a broker with another log generation may lead",
@@ -294,15 +303,5 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "all-means-one": Mutant(
         "acks=all is answered as acks=1", _all_means_one, (_isolate(6, 0, "no", 1.5), _kill(7.4, 0, 8.0))
-    ),
-    "no-catching-up": Mutant(
-        "a follower joins the ISR however far it is behind",
-        _no_catching_up,
-        (
-            _isolate(5, 2, "no", 5.0),
-            *_slow(9, 2, stall=6.0),
-            _kill(10.5, 0, 8.0),
-            _kill(10.5, 1, 8.0),
-        ),
     ),
 }

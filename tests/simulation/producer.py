@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.crash.history import UNKNOWN_OFFSET, Key
@@ -74,9 +75,13 @@ class Lane:
 class IdempotentProducer:
     """See the module. `lanes` are the partitions that it writes to."""
 
-    def __init__(self, client: SimClient, lanes: list[Lane]) -> None:
+    def __init__(
+        self, client: SimClient, lanes: list[Lane], holds: Callable[[TopicPartition, Key], bool]
+    ) -> None:
+        """`holds` says whether the leader of a partition has a record; see `_take`."""
         self.client = client
         self.lanes = lanes
+        self._holds = holds
         self._producer_id = -1
         self._epoch = -1
 
@@ -202,6 +207,12 @@ class IdempotentProducer:
         client.journal.count(f"produce error {error}")
         if error == _SEQUENCE_GAP and not is_head:
             return False
+        if error == _SEQUENCE_GAP and self._holds(lane.partition, batch.keys[-1]):
+            # A known weakness, Kafka's too: of each producer a snapshot keeps the last batch only, so a leader that was
+            # started from one does not know older batches again. A client could only send them under a new epoch, twice.
+            client.journal.count("retries not recognised")
+            batch.acked = True
+            return True
         if error not in _retriable:
             first = batch.keys[0]
             client.journal.violation(

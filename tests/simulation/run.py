@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import logging
 import sys
 import time
@@ -101,8 +102,9 @@ def _summary(counts: Counter[str], schedules: int) -> Iterator[str]:
     yield ", ".join(
         f"{name} {counts[name]:,}"
         for name in (
-            "records sent", "records acked", "records in the logs", "commits", "group joins",
-            "elections", "truncations", "logs started over", "comparisons", "failed starts",
+            "records sent", "records acked", "records in the logs", "commits", "group joins", "elections",
+            "truncations", "logs started over", "comparisons", "failed starts", "retries not recognised",
+            "restarts for offline logs",
         )
     )  # fmt: skip
     faults = {
@@ -188,9 +190,10 @@ def _in_order(tasks: list[tuple[int, str]], jobs: int) -> list[Result]:
 
 
 def _cover(seeds: range) -> int:
-    import coverage
-
-    measuring = coverage.Coverage(source=["strandline_broker", "strandline_operator"], data_file=None)
+    # Imported by name: it is there only where somebody wants to know.
+    measuring = importlib.import_module("coverage").Coverage(
+        source=["strandline_broker", "strandline_operator"], data_file=None
+    )
     measuring.start()
     failed = [seed for seed in seeds if not run_seed((seed, "")).ok]
     measuring.stop()

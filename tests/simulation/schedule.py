@@ -262,7 +262,7 @@ def draw(seed: int) -> Schedule:
             steps.append(Step(at, kind, table[kind][1](rng)))
     steps.sort(key=lambda step: step.at)
     minimum_b = rng.choice(("1", "2", "2"))
-    plans = topics(minimum_b=minimum_b, segment_bytes=rng.choice((2_000, 20_000)))
+    plans = topics(minimum_b=minimum_b, segment_bytes=rng.choice((5_000, 50_000)))
     steps = _allowed(steps, minimum_b, replicated=replicated)
     return Schedule(seed, plans, tuple(steps), flush="Replicated" if replicated else "Fsync")
 
@@ -276,12 +276,10 @@ def _allowed(steps: list[Step], minimum_b: str, *, replicated: bool) -> list[Ste
     kept: list[Step] = []
     losses = 0
     for step in steps:
-        if replicated and step.kind == "failing-sync":
-            continue  # a known fault of the product: docs/simulation.md
         loses = step.kind == "wipe" or (
             replicated
             and (
-                step.kind in ("power-off", "power-cut")
+                step.kind in ("power-off", "power-cut", "failing-sync")
                 or (step.kind == "blackout" and step.details["how"] == "power")
             )
         )

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.crash.history import Read
+from tests.crash.history import Key, Read
 from tests.simulation.admin import Admin
 from tests.simulation.checkers import check_history, check_offsets
 from tests.simulation.client import SimClient
@@ -22,7 +22,7 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.consumer import Consumer
 from tests.simulation.faults import Faults
 from tests.simulation.group import GroupMember
-from tests.simulation.journal import Journal, TopicPartition, Violation, parse_value
+from tests.simulation.journal import Journal, TopicPartition, Violation, parse_value, value_of
 from tests.simulation.loop import (
     Deadlock,
     Halted,
@@ -180,7 +180,7 @@ class Simulation:
                 for partition in partitions
                 if self.rng.random() < 0.8
             ]
-            producer = IdempotentProducer(client, lanes)
+            producer = IdempotentProducer(client, lanes, self._holds)
             self.producers.append(producer)
             client.process.spawn(producer.run())
         client = self._client("careless")
@@ -284,6 +284,14 @@ class Simulation:
                 if found is not None and found.is_leader:
                     return found
         return None
+
+    def _holds(self, partition: TopicPartition, key: Key) -> bool:
+        leader = self._leader(partition)
+        if leader is None:
+            return False
+        value = value_of(key)
+        batches = read_batches(leader, leader.log.end_offset).values()
+        return any(record.value == value for batch in batches for record in iter_records(batch))
 
     def _finish(self) -> None:
         """Read everything that is there, and compare the replicas."""
