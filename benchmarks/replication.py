@@ -160,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", choices=[experiment.name for experiment in EXPERIMENTS])
     parser.add_argument("--systems", action="append", choices=list(SYSTEMS))
     parser.add_argument("--repeats", type=int, help="runs of every experiment (default 1)")
+    parser.add_argument("--minutes", type=float, help="begin nothing new after so many minutes")
     parser.add_argument(
         "--dir", help="where the brokers keep their data (default: .cache/ of the repository)"
     )
