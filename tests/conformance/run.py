@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import os
 import shutil
 import signal
@@ -150,7 +151,7 @@ def _run_within(
 ) -> bool:
     """Run pytest to its end and return True, or interrupt it (it then still writes its report) and return False.
 
-    A process that does not even end then is killed with the clusters that it started.
+    Clusters that it leaves behind are told to stop; a process that does not even end is killed with them.
     """
     process = subprocess.Popen(
         command, cwd=cwd, env=env, stdout=output, stderr=output, start_new_session=True
@@ -165,6 +166,9 @@ def _run_within(
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         return False
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # nobody is left
+            os.killpg(process.pid, signal.SIGTERM)
     return True
 
 
