@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import logging
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from tests.simulation.batch import Result, run_many, run_seed, shrink
+from tests.simulation.batch import Result, run_many, shrink
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import Schedule, draw
 from tests.simulation.simulation import Verdict, run_schedule
@@ -190,24 +190,10 @@ def _in_order(tasks: list[tuple[int, str]], jobs: int) -> list[Result]:
 
 
 def _cover(seeds: range) -> int:
-    # Imported by name: it is there only where somebody wants to know.
-    measuring = importlib.import_module("coverage").Coverage(
-        source=["strandline_broker", "strandline_operator"], data_file=None
-    )
-    measuring.start()
-    failed = [seed for seed in seeds if not run_seed((seed, "")).ok]
-    measuring.stop()
-    packages: dict[str, list[int]] = {}
-    for path in measuring.get_data().measured_files():
-        _, statements, _, missing, _ = measuring.analysis2(path)
-        parts = path.rpartition("strandline_")[2].split("/")
-        name = "strandline_" + ".".join(parts[:-1])
-        total = packages.setdefault(name, [0, 0])
-        total[0] += len(statements)
-        total[1] += len(statements) - len(missing)
-    for name, (statements_, covered) in sorted(packages.items()):
-        print(f"{name:45} {covered:6} of {statements_:6} lines, {100 * covered / max(1, statements_):3.0f} %")
-    return 1 if failed else 0
+    """Measure in a process of its own, which has imported nothing of the product yet."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.simulation.measure", str(seeds.start), str(seeds.stop)], check=False
+    ).returncode
 
 
 if __name__ == "__main__":
