@@ -146,6 +146,33 @@ def test_a_draining_leader_hands_over_if_somebody_can_take_over() -> None:
     assert election.state.isr == state.isr
 
 
+@pytest.mark.parametrize(
+    ("draining", "min_isr", "leader", "isr"),
+    [
+        ((1,), 2, 2, (2, 3)),
+        ((1,), 3, 2, (1, 2, 3)),
+        ((1, 2), 2, 3, (2, 3)),
+        ((1, 2), 1, 3, (3,)),
+        # Nobody stays: nobody is handed anything, and nobody leaves.
+        ((1, 2, 3), 1, 1, (1, 2, 3)),
+        # The leader leads on, and takes out who is about to stop itself.
+        ((3,), 2, 1, (1, 2, 3)),
+    ],
+)
+def test_a_successor_starts_without_those_about_to_stop_that_it_can_do_without(
+    draining: tuple[int, ...], min_isr: int, leader: int, isr: tuple[int, ...]
+) -> None:
+    state = partition(1, 2, 3)
+    alive = live(1, 2, 3) | live(*(broker(broker_id, draining=True) for broker_id in draining))
+    election = react(state, live=alive, min_isr=min_isr)
+    assert (election.state.leader, election.state.isr) == (leader, refs(*isr))
+    assert election.state.elr == ()
+    changed = leader != state.leader
+    assert election.state.leader_epoch == state.leader_epoch + changed
+    assert election.state.partition_epoch == state.partition_epoch + changed
+    assert react(election.state, live=alive, min_isr=min_isr).state is election.state
+
+
 def test_a_draining_member_leads_rather_than_nobody() -> None:
     assert elect(partition(1, 2), live=live(broker(2, draining=True)), min_isr=1).state.leader == 2
 

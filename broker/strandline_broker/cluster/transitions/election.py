@@ -18,7 +18,7 @@ from enum import StrEnum
 
 from strandline_broker.cluster.model import NO_LEADER, BrokerIdentity, PartitionState, ReplicaRef
 
-from .isr import depose, fence_members, replaced_logs, with_isr
+from .isr import depose, fence_members, replaced_logs, shrink_isr, spared, with_isr
 from .rules import RULES, Live, Rules, effective_min_isr, may_lose_bytes_and_lead
 
 
@@ -141,7 +141,12 @@ def react(
     flush_replicated: bool = False,
     rules: Rules = RULES,
 ) -> Election:
-    """Do what a change of the living brokers asks for: `fence`, then `elect`, as one change."""
+    """Do what a change of the living brokers asks for: `fence`, then `elect`, as one change.
+
+    A leader that is elected while its ISR members are about to stop starts without those that it can do without
+    (`spared`, ADR 0007): it would take them out at once itself, and until that is stored nothing that it is sent can be
+    committed without them.
+    """
     fenced = fence_members(state, live=live, min_isr=min_isr, rules=rules)
     election = elect(
         fenced,
@@ -154,7 +159,12 @@ def react(
     )
     if election.state is state:
         return election
-    return replace(election, state=replace(election.state, partition_epoch=state.partition_epoch + 1))
+    new = election.state
+    if new.leader_epoch > state.leader_epoch:
+        leaving = spared(new, live=live, min_isr=min_isr)
+        if leaving:
+            new = shrink_isr(new, out_of_sync=leaving, min_isr=min_isr, rules=rules)
+    return replace(election, state=replace(new, partition_epoch=state.partition_epoch + 1))
 
 
 def _ref(broker: BrokerIdentity) -> ReplicaRef:
