@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -75,5 +76,48 @@ def test_a_stopping_leader_hands_over_first(tmp_path: Path) -> None:
             assert not partition.is_leader
             await three.in_sync(2)
             assert await three.write(b"b") == [0]
+
+    run(scenario())
+
+
+def test_a_broker_that_nobody_waits_for_prepares_before_it_joins(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with trio(tmp_path) as three:
+            await three.made.create_topic(TOPIC, config=MIN_ISR_2, replicas=3)
+            await three.in_sync(3)
+            await three.stop(2)
+            leader = await three.in_sync(2)
+            assert await three.write(b"a") == [0]
+            broker = three.prepare(2)
+            prepared: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            starting = asyncio.create_task(broker.start(lambda: prepared))
+            await until(lambda: hasattr(broker, "replicas"))
+            three.brokers[2] = broker
+            await until(lambda: three.log_ends().get(2) == 1)
+            assert not starting.done()
+            assert 2 not in three.isr()
+            # Somebody needs it before it is prepared: then it does not wait.
+            await three.crash(next(i for i in (0, 1) if i != leader.config.broker_id))
+            await starting
+            assert not prepared.done()
+            await three.in_sync(2)
+            assert await three.write(b"b") == [0]
+            prepared.set_result(None)
+
+    run(scenario())
+
+
+def test_a_broker_that_is_waited_for_joins_before_it_prepares(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with trio(tmp_path) as three:
+            await three.made.create_topic(TOPIC, config={"min.insync.replicas": "3"}, replicas=3)
+            await three.in_sync(3)
+            await three.stop(2)
+            await three.in_sync(2)
+            broker = three.prepare(2)
+            await broker.start(lambda: pytest.fail("it prepares although a partition cannot be written to"))
+            three.brokers[2] = broker
+            await three.in_sync(3)
+            assert await three.write(b"a") == [0]
 
     run(scenario())

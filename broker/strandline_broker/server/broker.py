@@ -3,7 +3,8 @@
 Start (each step needs the ones before it):
 
     identity, logs recovered -> last known cluster state -> Kafka listeners -> Lease `starting`
-    -> view of the store, partitions opened and led as it says -> Lease `running` -> HTTP port
+    -> view of the store, partitions opened and led as it says -> what else the process has to do, if nobody waits
+    -> Lease `running`
 
 Stop: Lease `draining` -> the controller moves leaderships where it can, leaders take the broker out of their ISRs ->
 listeners closed, open answers sent -> logs synced and closed clean -> Lease let go.
@@ -146,8 +147,12 @@ class Broker:
 
     # -- start ---------------------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self, prepare: Callable[[], asyncio.Future[None]] | None = None) -> None:
         """Come up as far as one can without a controller; returns when the Lease says `running`.
+
+        `prepare` begins what this process has to do besides. It is waited for before this broker joins, while it already
+        copies, as long as no partition waits for it: leaders that took it into their ISRs would wait for one that is busy.
+        Whoever gave it learns by its future how it ended.
 
         Raises IdentityError, OSError (disk, address in use), StoreError.
         """
@@ -180,8 +185,17 @@ class Broker:
         await self.replicas.reconcile()
         self._start_upkeep()
         self._start_cleaning()
+        if prepare is not None and not self.replication.is_awaited():
+            await self._while_nobody_waits(prepare())
         await self.lease_keeper.set_state(BrokerPhase.RUNNING)
         self.ready = True
+
+    async def _while_nobody_waits(self, preparing: asyncio.Future[None]) -> None:
+        awaited = self._loop.create_task(self.view.wait_until(lambda _: self.replication.is_awaited()))
+        try:
+            await asyncio.wait((preparing, awaited), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            awaited.cancel()
 
     def _make_replication(self) -> None:
         config, volume = self.config, self._volume

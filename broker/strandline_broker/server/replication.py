@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from strandline_broker.api.fetch_replica import WHOLE_INTERVAL_S, ReplicaFetchHandler
 from strandline_broker.api.fetch_sessions import FetchSessionCache
-from strandline_broker.cluster.transitions import spared
+from strandline_broker.cluster.transitions import does_without, spared
 from strandline_broker.replica.attempts import ATTEMPTS_FILE, decode_attempts
 from strandline_broker.replica.fetcher import FetchSettings
 from strandline_broker.replica.fetchers import Fetchers
@@ -159,6 +159,21 @@ class Replication:
         """Take note that partitions may have changed their roles."""
         self._roles_changed.set()
         self.keeper.wake()
+
+    def is_awaited(self) -> bool:
+        """Whether anything waits for this broker while it starts, as far as its view shows.
+
+        A partition does that cannot be led, or not be written to with `acks=all`, without it. If it has no replicas yet,
+        whoever wants to place some does.
+        """
+        own, live = self._config.broker_id, live_brokers(self._view)
+        replicas = [
+            does_without(state, own, live=live, min_isr=slice_.min_insync_replicas)
+            for topic in self._view.topics.values()
+            for index, state in topic.partitions()
+            if own in state.replicas and (slice_ := topic.partition_set(index)) is not None
+        ]
+        return not replicas or not all(replicas)
 
     async def hand_over(self) -> None:
         """Wait, while this broker drains, until nothing needs it that could do without; no longer than configured.

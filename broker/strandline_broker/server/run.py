@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_BYTES = 64 << 20
+_SWITCH_INTERVAL_S = 0.0005
 
 
 def run(config: BrokerConfig) -> int:
@@ -86,35 +87,68 @@ async def _serve(config: BrokerConfig) -> int:
         boot_id=read_boot_id(),
         on_lost=fail,
     )
-    starting = loop.create_task(broker.start())
+    preparation = _Preparation(broker)
+    starting = loop.create_task(broker.start(preparation.begin))
     ending = loop.create_task(end.wait())
     await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
+    if not starting.done() and not preparation.begun:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         return 0
-    starting.result()
+    await starting
     logger.info("broker %d is running", config.broker_id)
-    http: HttpServer | None = None
-    if config.http_port >= 0:
-        # Only now: the first record should not wait for the HTTP library to be imported. In a thread: it takes half a
-        # second, and leaders that just took this broker into their ISRs would wait for its fetches.
-        module = await loop.run_in_executor(None, importlib.import_module, "strandline_broker.server.http")
-        http = module.HttpServer(broker)
-        await broker.announce_http(*await http.start(config.http_host, config.http_port))
-    # The codec of rare requests takes a while to import: here, so that no request waits for it.
-    await loop.run_in_executor(None, cold.warm_up, broker.registry.ranges)
-    # What was made so far stays: the collector need not look at it again and again.
-    gc.collect()
-    gc.freeze()
+    await preparation.begin()
     await ending
-    if http is not None:
-        await http.stop()
+    if preparation.http is not None:
+        await preparation.http.stop()
     await broker.stop()
     await store.close()
     for reason in failures:
         print(f"strandline broker: {reason}", file=sys.stderr)  # noqa: T201 - the user's answer
     return 1 if failures else 0
+
+
+class _Preparation:
+    """The HTTP port, and the codec of rare requests: what the first record should not wait for.
+
+    It takes a second of processor time, in threads. What a follower copies goes through several threads, too, and each of
+    them would wait meanwhile for as long as Python lets a busy one go on: so that is made short. The garbage collector is
+    told to leave alone what the start made and what stays.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.http: HttpServer | None = None
+        self._broker = broker
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has begun, so that little is left to wait for."""
+        return self._task is not None
+
+    def begin(self) -> asyncio.Task[None]:
+        """Begin, if that has not happened, and return what ends when all is done. It raises OSError (address in use)."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        return self._task
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        config = self._broker.config
+        gc.freeze()
+        usual_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        try:
+            if config.http_port >= 0:
+                module = await loop.run_in_executor(
+                    None, importlib.import_module, "strandline_broker.server.http"
+                )
+                self.http = module.HttpServer(self._broker)
+                await self._broker.announce_http(*await self.http.start(config.http_host, config.http_port))
+            await loop.run_in_executor(None, cold.warm_up, self._broker.registry.ranges)
+        finally:
+            sys.setswitchinterval(usual_s)
+        gc.freeze()
 
 
 def _open_store(config: BrokerConfig) -> ClusterStore:

@@ -12,6 +12,7 @@ from strandline_broker.cluster.transitions import (
     RULES,
     FollowerProgress,
     change_config,
+    does_without,
     effective_min_isr,
     fence,
     grow_isr,
@@ -199,3 +200,24 @@ def test_who_is_about_to_stop_is_spared_as_long_as_the_minimum_stays(
 )
 def test_without_a_leader_that_stays_nobody_is_spared(alive: dict[int, BrokerIdentity]) -> None:
     assert spared(partition(1, 2, 3), live=alive, min_isr=1) == ()
+
+
+@pytest.mark.parametrize(
+    ("state", "alive", "min_isr", "expected"),
+    [
+        (partition(1, 2, 3, isr=refs(1, 2)), live(1, 2), 2, True),
+        (partition(1, 2, 3), live(1, 2), 2, True),
+        # Its own place in the ISR does not count.
+        (partition(1, 2, 3, isr=refs(1, 3)), live(1, 2), 2, False),
+        (partition(1, 3), live(1), 5, False),
+        (partition(1, 2, 3, isr=refs(1)), live(1), 1, True),
+        # Led by itself, by nobody, by one that is not there.
+        (partition(3, 1, 2), live(1, 2, 3), 1, False),
+        (offline(1, 2, 3), live(1, 2), 1, False),
+        (partition(1, 2, 3), live(2), 1, False),
+    ],
+)
+def test_a_partition_does_without_a_broker_if_it_is_led_and_writable_without(
+    state: PartitionState, alive: dict[int, BrokerIdentity], min_isr: int, expected: bool
+) -> None:
+    assert does_without(state, 3, live=alive, min_isr=min_isr) is expected

@@ -9,7 +9,7 @@ from __future__ import annotations
 from .assignment import Load, NotEnoughBrokers, assign, assign_replicas, new_partition
 from .election import Election, Outcome, elect, has_valid_leader, react
 from .factor import with_factor
-from .isr import depose, fence, grow_isr, may_join_isr, shrink_isr, spared, step_down
+from .isr import depose, does_without, fence, grow_isr, may_join_isr, shrink_isr, spared, step_down
 from .reassignment import (
     advance_reassignment,
     begin_reassignment,
@@ -49,6 +49,7 @@ __all__ = [
     "cancel_reassignment",
     "change_config",
     "depose",
+    "does_without",
     "effective_min_isr",
     "elect",
     "fence",

@@ -153,6 +153,12 @@ def spared(state: PartitionState, *, live: Live, min_isr: int) -> tuple[int, ...
     return tuple(leaving[: max(0, len(state.isr) - effective_min_isr(min_isr, state))])
 
 
+def does_without(state: PartitionState, broker_id: int, *, live: Live, min_isr: int) -> bool:
+    """Whether a partition is led by a living broker, with the minimum in sync, all without this one."""
+    others = sum(ref.broker_id != broker_id for ref in state.isr)
+    return state.leader != broker_id and state.leader in live and others >= effective_min_isr(min_isr, state)
+
+
 def may_join_isr(
     state: PartitionState,
     follower: FollowerProgress,
