@@ -7,6 +7,7 @@ Source: Apache Kafka 4.2, `GroupCoordinatorService`.
 
 from __future__ import annotations
 
+import importlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -145,8 +146,13 @@ class GroupCoordinator:
         self._runtime.run(slot, lambda shard, now_ms: shard.partitions_deleted(topics, now_ms))
 
 
+def warm_up() -> None:
+    """Load what the first shard needs: 50 ms that would else stop a broker when it begins to lead. For a thread."""
+    importlib.import_module("strandline_broker.group.shard")
+
+
 def _new_shard(config: GroupConfig, rng: random.Random) -> GroupShard:
-    # Here, because a broker should take its first record before it pays for this import.
+    # Here, because a broker should take its first record before it pays for this import; see `warm_up`.
     from strandline_broker.group.shard import GroupShard
 
     return GroupShard(config, rng)

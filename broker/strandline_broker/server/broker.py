@@ -28,6 +28,7 @@ from strandline_broker.cluster.lease_keeper import LeaseKeeper, LeaseLost, micro
 from strandline_broker.cluster.model import BrokerLease, BrokerPhase, Endpoint, ReplicaRef
 from strandline_broker.cluster.store import Unavailable
 from strandline_broker.cluster.view import ClusterView
+from strandline_broker.coordinator import groups
 from strandline_broker.coordinator.groups import GroupCoordinator
 from strandline_broker.log.flusher import Flusher
 from strandline_broker.log.manager import LogManager
@@ -400,6 +401,12 @@ class Broker:
             cluster=config.cluster_name,
             lease_duration_ms=config.lease_duration_ms,
         )
+
+    def warm_up(self) -> None:
+        """Load what this broker needs when it is handed its first leaderships. Blocks; for a thread."""
+        groups.warm_up()
+        if self._inter_broker is not None and len(self.view.leases) > 1:
+            self._inter_broker.warm_up()
 
     async def announce_http(self, host: str, port: int) -> None:
         """Publish the address of the HTTP port in the Lease."""

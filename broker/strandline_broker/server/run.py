@@ -109,7 +109,7 @@ async def _serve(config: BrokerConfig) -> int:
 
 
 class _Preparation:
-    """The HTTP port, and the codec of rare requests: what the first record should not wait for.
+    """What leaders need, the HTTP port, and the codec of rare requests: what the first record should not wait for.
 
     It takes a second of processor time, in threads. What a follower copies goes through several threads, too, and each of
     them would wait meanwhile for as long as Python lets a busy one go on: so that is made short. The garbage collector is
@@ -139,6 +139,7 @@ class _Preparation:
         usual_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         try:
+            await loop.run_in_executor(None, self._broker.warm_up)
             if config.http_port >= 0:
                 module = await loop.run_in_executor(
                     None, importlib.import_module, "strandline_broker.server.http"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -392,3 +394,18 @@ def test_closing_sends_everybody_away(tmp_path: Path) -> None:
 
 def records(count: int, *, key: bytes = b"k") -> list[Record]:
     return [Record(timestamp=NOW_MS, key=key, value=b"v") for _ in range(count)]
+
+
+def test_after_the_warm_up_the_first_shard_loads_nothing() -> None:
+    code = """
+import random, sys
+import strandline_broker.server.run
+from strandline_broker.coordinator import groups
+from strandline_broker.group.config import GroupConfig
+groups.warm_up()
+loaded = set(sys.modules)
+groups._new_shard(GroupConfig(), random.Random(0))
+print(*(set(sys.modules) - loaded))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

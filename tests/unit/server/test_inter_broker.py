@@ -111,22 +111,48 @@ def test_that_it_cannot_replicate_is_logged_once(caplog: pytest.LogCaptureFixtur
     asyncio.run(scenario())
 
 
-def test_a_broker_that_nobody_connects_to_loads_no_cryptography(written: Written) -> None:
-    code = f"""
+OPENED = """
 import asyncio, random, sys
 from concurrent.futures import ThreadPoolExecutor
 import strandline_broker.server.run
+from strandline_broker.peers.contract import PeerError
 from strandline_broker.seams.clock import SystemClock
+from strandline_broker.seams.local_network import LocalNetwork
 from strandline_broker.server.config import load
 from strandline_broker.server.inter_broker import InterBroker
-keys = ["broker_id=1", "data_dir=/d", "store=sqlite:/c", "inter_broker_token_file={written.path}"]
+keys = ["broker_id=1", "data_dir=/d", "store=sqlite:/c", "inter_broker_token_file=TOKEN_FILE"]
 opened = InterBroker.open(
-    load(None, keys, {{}}), clock=SystemClock(), rng=random.Random(1), executor=ThreadPoolExecutor(1)
+    load(None, keys, {}), clock=SystemClock(), rng=random.Random(1), executor=ThreadPoolExecutor(1)
 )
-asyncio.run(opened).peers(None)
-print(*sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = [name.removeprefix("strandline_broker.") for name in done.stdout.split()]
+
+
+def printed(code: str, token_file: Path) -> list[str]:
+    """Return the words that a fresh interpreter prints which runs `OPENED` and this."""
+    program = OPENED.replace("TOKEN_FILE", str(token_file)) + code
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_a_broker_that_nobody_connects_to_loads_no_cryptography(written: Written) -> None:
+    names = printed("asyncio.run(opened).peers(None)\nprint(*sys.modules)", written.path)
+    loaded = [name.removeprefix("strandline_broker.") for name in names]
     found = [name for name in loaded if name.startswith(("security.", "peers.")) or name.endswith("sasl")]
     assert sorted(found) == ["peers.contract", "security.broker_token", "security.mechanisms"]
+
+
+def test_after_the_warm_up_the_first_connections_load_and_derive_nothing(written: Written) -> None:
+    code = """
+async def scenario():
+    made = await opened
+    made.warm_up()
+    loaded, users = set(sys.modules), made._users
+    made._make_authenticator()
+    assert users is not None and made._current_users() is users[1]
+    try:
+        await made.peers(LocalNetwork()).connect("127.0.0.1", 1)
+    except PeerError:
+        print("refused", *(set(sys.modules) - loaded))
+asyncio.run(scenario())
+"""
+    assert printed(code, written.path) == ["refused"]
