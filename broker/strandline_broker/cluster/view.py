@@ -29,6 +29,9 @@ CONTROLLER_KINDS: Final = (*BROKER_KINDS, TOPIC)
 
 ChangeCallback = Callable[[Change], None]
 
+# A watch that lasted so long, in seconds, did not fail to begin.
+_SHORT_WATCH_S: Final = 10.0
+
 
 class ClusterView(ClusterCache):
     """A `ClusterCache` that `run` keeps current.
@@ -122,8 +125,10 @@ class ClusterView(ClusterCache):
                     objects, version = await self._store.list(kind)
                     self._deliver(self.replace(kind, objects))
                     self._mark_fresh(kind)
+                began = asyncio.get_running_loop().time()
                 resume = await self._watch(kind, version)
-                idle = resume == version
+                # A server ends a watch after some minutes even if nothing happened: no reason to look away for a while.
+                idle = resume == version and asyncio.get_running_loop().time() - began < _SHORT_WATCH_S
                 version = resume
             except Gone:
                 version, idle = None, True

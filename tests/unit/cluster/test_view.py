@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from tests.simulation.loop import VirtualLoop, no_collections, simulate
 from tests.unit.cluster.support import TOPIC_ID, partition, partition_set, replace, rng, run, topic_object
 
 from strandline_broker.cluster.cache import Change, ClusterCache
@@ -361,6 +362,46 @@ def test_a_watch_is_not_trusted_for_ever() -> None:
             assert view.fresh_since is not None, "a periodic list is no failure"
 
     run(body())
+
+
+class QuietStore(SqliteStore):
+    """A store in which nothing happens, and which ends every watch after `lasts_s` seconds, as API servers do."""
+
+    def __init__(self, lasts_s: float) -> None:
+        super().__init__(":memory:")
+        self.lasts_s = lasts_s
+        self.pauses: list[float] = []
+        self._ended_at = 0.0
+
+    async def list(self, kind: str) -> tuple[list[Object], str]:
+        return [], "1"
+
+    async def watch(self, kind: str, version: str) -> AsyncGenerator[Event, None]:
+        loop = asyncio.get_running_loop()
+        self.pauses.append(loop.time() - self._ended_at)
+        await asyncio.sleep(self.lasts_s)
+        self._ended_at = loop.time()
+        for event in ():
+            yield event
+
+
+@pytest.mark.parametrize(("lasts_s", "blind"), [(300.0, False), (0.0, True)])
+def test_a_quiet_watch_is_resumed_at_once_and_one_that_does_not_last_with_pauses(
+    lasts_s: float, *, blind: bool
+) -> None:
+    store = QuietStore(lasts_s)
+
+    async def main(loop: VirtualLoop) -> None:
+        view = ClusterView(store, "dev", kinds=[PARTITION_SET], rng=rng(), relist_interval_s=10_000.0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(3_000):
+                await view.run()
+
+    with no_collections():
+        simulate(main, VirtualLoop(limit_s=3_600))
+    assert len(store.pauses) > 8
+    assert (max(store.pauses) > 2.0) == blind
+    assert len(store.pauses) < 2_000, "a busy loop"
 
 
 def test_a_lease_that_stands_still_is_silent_and_one_that_is_renewed_is_not() -> None:
