@@ -77,14 +77,17 @@ def failed_tests(document: Any, tests: Iterable[tuple[str, Any]]) -> list[tuple[
 
     Raises PatchError on a bad pointer.
 
-    An expected None also matches what does not exist, as in the API server's patch library.
+    An expected None also matches a last reference token that does not exist, as in the API server's patch library; below
+    something that does not exist, no test holds.
     """
     failed = []
     for path, expected in tests:
         actual = resolve(document, path)
+        holds = equal(None if actual is MISSING else actual, expected)
         if actual is MISSING:
             actual = None
-        if not equal(actual, expected):
+            holds = holds and isinstance(resolve(document, pointer(*parse(path)[:-1])), dict)
+        if not holds:
             failed.append((path, expected, actual))
     return failed
 

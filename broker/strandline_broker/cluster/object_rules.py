@@ -1,7 +1,8 @@
 """What an API server does to an object before it stores it, as pure functions.
 
 Embedded stores use it, so that what works on them works on Kubernetes: metadata that only the server sets,
-generation, the status subresource, finalizers, size. Not for callers of a store.
+generation, the status subresource, finalizers, size. The Kubernetes client uses the checks, to say the same in the same
+words. Not for callers of a store.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from . import json_patch
-from .model import KINDS, Object, is_object_name
+from .model import KINDS, LEASE, Object, is_object_name
 from .store import Conflict, Difference, Invalid, Operation, Subresource, Test, Validator
 
 # etcd refuses requests above 1.5 MiB; an object must fit with room for managedFields.
@@ -48,17 +49,29 @@ def check_tests(kind: str, obj: Object, uid: str, tests: Sequence[Test]) -> None
         raise Conflict(kind, metadata["name"], [Difference(*difference) for difference in failed])
 
 
-def created(kind: str, obj: Object, *, uid: str, now: str, validator: Validator | None) -> Object:
-    """Return the object to store for a create, without its version. Raises Invalid."""
+def check_subresource(kind: str, subresource: Subresource | None) -> None:
+    """Raise Invalid for a subresource that the kind does not have."""
+    if subresource is not None and not (subresource == "status" and KINDS[kind].status):
+        raise Invalid(f"{kind} has no subresource {subresource}")
+
+
+def check_new(kind: str, obj: Object) -> None:
+    """Raise Invalid if no server would take `obj` as a new object of `kind`, whatever its schema says."""
     check_kind(kind)
-    result = copy.deepcopy(obj)
-    info = KINDS[kind]
-    _check_envelope(kind, result)
-    metadata = result["metadata"]
+    _check_envelope(kind, obj)
+    metadata = obj["metadata"]
     if not is_object_name(metadata["name"]):
         raise Invalid(f"{metadata['name']!r} is no object name: lower case letters, digits, '-' and '.' only")
     if metadata.get("resourceVersion"):
         raise Invalid("resourceVersion must not be set on an object to be created")
+
+
+def created(kind: str, obj: Object, *, uid: str, now: str, validator: Validator | None) -> Object:
+    """Return the object to store for a create, without its version. Raises Invalid."""
+    check_new(kind, obj)
+    result = copy.deepcopy(obj)
+    info = KINDS[kind]
+    metadata = result["metadata"]
     for field in _SERVER_FIELDS:
         if field not in ("name", "namespace"):
             metadata.pop(field, None)
@@ -68,8 +81,23 @@ def created(kind: str, obj: Object, *, uid: str, now: str, validator: Validator 
         metadata["generation"] = 1
     if info.status:
         result.pop("status", None)
+    if kind == LEASE:
+        # A typed kind: the API server writes out every part that is no pointer.
+        result.setdefault("spec", {})
     if validator is not None:
         validator(kind, result, None)
+    return result
+
+
+def apply_operations(kind: str, obj: Object, operations: Sequence[Operation]) -> Object:
+    """Return `obj` with the operations applied. Raises Invalid, and Conflict for a `test` among them."""
+    try:
+        result: Object = json_patch.apply(obj, operations)
+    except json_patch.FailedTestError as error:
+        difference = Difference(error.path, error.expected, error.actual)
+        raise Conflict(kind, obj["metadata"]["name"], [difference]) from error
+    except json_patch.PatchError as error:
+        raise Invalid(str(error)) from error
     return result
 
 
@@ -85,15 +113,8 @@ def patched(
     Raises Invalid, and Conflict for a `test` among the operations.
     """
     info = KINDS[kind]
-    if subresource is not None and not (subresource == "status" and info.status):
-        raise Invalid(f"{kind} has no subresource {subresource}")
-    try:
-        result: Object = json_patch.apply(old, operations)
-    except json_patch.FailedTestError as error:
-        difference = Difference(error.path, error.expected, error.actual)
-        raise Conflict(kind, old["metadata"]["name"], [difference]) from error
-    except json_patch.PatchError as error:
-        raise Invalid(str(error)) from error
+    check_subresource(kind, subresource)
+    result = apply_operations(kind, old, operations)
     if subresource == "status":
         status = result.get("status")
         result = copy.deepcopy(old)

@@ -151,9 +151,10 @@ class ClusterStore(Protocol):
         """Yield every change of a kind after `version` (of a list or an event), in order, without gaps.
 
         Events of one kind have one order, the same for all watchers; nothing is promised across kinds. Raises
-        Gone when the history was cut after `version` or never had it. The generator may end at any time (an
-        API server does that): resume from the last event's version. Raises Unavailable. Close it (`aclose`)
-        when done.
+        Gone when the history was cut after `version` or never had it; but an API server whose etcd was put back
+        in time keeps a watch from a version of its future waiting: list now and then all the same. The
+        generator may end at any time (an API server does that): resume from the last event's version. Raises
+        Unavailable. Close it (`aclose`) when done.
         """
         ...
 
@@ -177,10 +178,11 @@ class ClusterStore(Protocol):
     ) -> Object:
         """Apply a JSON patch if the UID and all tests hold, atomically, and return the object as stored.
 
-        `tests` are evaluated against the whole object, status included. With `subresource="status"` only
-        `status` changes; otherwise everything but `status` where it is a subresource. A patch that changes
-        nothing stores nothing and makes no event. Finalizers may not be added once deletion was requested;
-        when the last one goes then, the object is deleted with it.
+        `tests` are evaluated against the whole object, status included. `replace` of an object's member that is
+        not there may be refused, or add it as an API server does: use `add` for what may be missing. With
+        `subresource="status"` only `status` changes; otherwise everything but `status` where it is a subresource.
+        A patch that changes nothing stores nothing and makes no event. Finalizers may not be added once deletion
+        was requested; when the last one goes then, the object is deleted with it.
 
         Raises NotFound, Conflict (with what differed), Invalid (an operation cannot be applied, or the result
         breaks a rule), Unavailable.

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tests.unit.cluster.support import add, partition, partition_set, replace, run, topic_object
 
+from strandline_broker.cluster.json_patch import pointer
 from strandline_broker.cluster.model import (
     CLUSTER_STATE,
     LEASE,
@@ -132,6 +133,15 @@ class StoreContract:
         assert kept.group_configs == {"g/~1": {"a": "b"}}
 
     @with_store
+    async def test_a_lease_always_has_a_spec_to_test(self, store: ClusterStore) -> None:
+        bare = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "bare"}}
+        created = await store.create(LEASE, bare)
+        assert created["spec"] == {}
+        holder = add("/spec/holderIdentity", "me")
+        taken = await put(store, created, holder, tests=[("/spec/holderIdentity", None)])
+        assert taken["spec"] == {"holderIdentity": "me"}
+
+    @with_store
     async def test_what_does_not_exist_is_not_found(self, store: ClusterStore) -> None:
         with pytest.raises(NotFound):
             await store.get(TOPIC, "a")
@@ -244,6 +254,53 @@ class StoreContract:
         assert once["spec"]["config"] == {"x": "1"}
         with pytest.raises(Conflict):
             await put(store, created, add("/spec/config/x", "2"), tests=[("/spec/config/x", None)])
+
+    @with_store
+    async def test_below_nothing_no_test_holds(self, store: ClusterStore) -> None:
+        created = await store.create(TOPIC, topic_object("a"))
+        for path in ("/spec/config/x", "/metadata/annotations/x", "/spec/partitions/x"):
+            with pytest.raises(Conflict) as caught:
+                await put(store, created, replace("/spec/partitions", 2), tests=[(path, None)])
+            assert caught.value.differences == (Difference(path, None, None),)
+
+    @with_store
+    async def test_any_text_can_be_tested(self, store: ClusterStore) -> None:
+        texts = [
+            "<a> & 'b' \"c\"",
+            "tab\t bell\x07 del\x7f back\b form\f",
+            "\u2028 \u2029",
+            "\u00e4\u20ac\U0001f600",
+            "\\u003c/~1",
+        ]
+        created = await store.create(CLUSTER_STATE, ClusterState("dev").to_object())
+        for text in texts:
+            configs = {text: {"x": text}}
+            created = await put(store, created, replace("/spec/groupConfigs", configs))
+            created = await put(
+                store,
+                created,
+                replace("/spec/nextProducerIdBlock", len(text)),
+                tests=[("/spec/groupConfigs", configs), (pointer("spec", "groupConfigs", text, "x"), text)],
+            )
+            with pytest.raises(Conflict):
+                await put(
+                    store,
+                    created,
+                    replace("/spec/nextProducerIdBlock", 0),
+                    tests=[("/spec/groupConfigs", {text: {"x": text + "."}})],
+                )
+
+    @with_store
+    async def test_a_test_among_the_operations_must_hold_too(self, store: ClusterStore) -> None:
+        created = await store.create(TOPIC, topic_object("a"))
+        with pytest.raises(Conflict):
+            await put(
+                store,
+                created,
+                replace("/spec/partitions", 2),
+                {"op": "test", "path": "/spec/partitions", "value": 1},
+            )
+        assert await store.get(TOPIC, "a") == created
 
     @with_store
     async def test_true_is_not_one(self, store: ClusterStore) -> None:

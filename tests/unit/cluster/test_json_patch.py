@@ -118,8 +118,9 @@ def test_a_failed_test_says_what_was_there() -> None:
     with pytest.raises(FailedTestError) as caught:
         apply({"a": 1}, [{"op": "test", "path": "/a", "value": 2}])
     assert (caught.value.path, caught.value.expected, caught.value.actual) == ("/a", 2, 1)
-    assert failed_tests({"a": 1}, [("/a", 1), ("/a", 2), ("/b/c", None), ("/b", 3)]) == [
+    assert failed_tests({"a": 1}, [("/a", 1), ("/a", 2), ("/c", None), ("/b/c", None), ("/b", 3)]) == [
         ("/a", 2, 1),
+        ("/b/c", None, None),
         ("/b", 3, None),
     ]
 

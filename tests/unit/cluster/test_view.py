@@ -381,7 +381,8 @@ class QuietStore(SqliteStore):
         self.pauses.append(loop.time() - self._ended_at)
         await asyncio.sleep(self.lasts_s)
         self._ended_at = loop.time()
-        for event in ():
+        nothing: list[Event] = []
+        for event in nothing:
             yield event
 
 
