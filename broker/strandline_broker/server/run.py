@@ -65,6 +65,14 @@ def _keep_memory_mapped() -> None:
 
 
 async def _serve(config: BrokerConfig) -> int:
+    store = await _open_store(config)
+    try:
+        return await _run_broker(config, store)
+    finally:
+        await store.close()
+
+
+async def _run_broker(config: BrokerConfig, store: ClusterStore) -> int:
     loop = asyncio.get_running_loop()
     end = asyncio.Event()
     failures: list[str] = []
@@ -75,7 +83,6 @@ async def _serve(config: BrokerConfig) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end.set)
-    store = _open_store(config)
     broker = Broker(
         config,
         clock=SystemClock(),
@@ -102,7 +109,6 @@ async def _serve(config: BrokerConfig) -> int:
     if preparation.http is not None:
         await preparation.http.stop()
     await broker.stop()
-    await store.close()
     for reason in failures:
         print(f"strandline broker: {reason}", file=sys.stderr)  # noqa: T201 - the user's answer
     return 1 if failures else 0
@@ -152,8 +158,11 @@ class _Preparation:
         gc.freeze()
 
 
-def _open_store(config: BrokerConfig) -> ClusterStore:
+async def _open_store(config: BrokerConfig) -> ClusterStore:
     kind, _, path = config.store.partition(":")
     if kind == "sqlite":
         return SqliteStore(path)
-    raise OSError("store: kubernetes is not served by this version; use sqlite:PATH")
+    # Imported here: half a second that brokers without Kubernetes need not spend before their first record.
+    from strandline_broker.cluster.kubernetes_store import open_kubernetes_store
+
+    return await open_kubernetes_store(config.namespace)
