@@ -32,6 +32,10 @@ run: $(STAMP) ## start a three-broker cluster on localhost:9092-9094, apply exam
 test: $(STAMP) ## the test suite
 	$(BIN)/python -m pytest tests
 
+.PHONY: test-kubernetes
+test-kubernetes: $(STAMP) ## what needs a real API server [KUBECONFIG; or K8S_LAB and KUBE_ASSETS]
+	e2e/lab/with-api-server $(BIN)/python -m pytest tests/kubernetes -m kubernetes
+
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
