@@ -7,7 +7,9 @@ definitions of `crds/` are installed, and every test gets a namespace of its own
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,3 +30,37 @@ def kubeconfig() -> str:
     if not path:
         pytest.fail("set STRANDLINE_TEST_KUBECONFIG or KUBECONFIG")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def definitions(kubeconfig: str) -> None:
+    """Serve the CustomResourceDefinitions of this source tree."""
+    from tests.kubernetes import api
+
+    async def body() -> None:
+        client = api.open_api(kubeconfig)
+        await api.install_definitions(client)
+        await client.close()
+
+    asyncio.run(body())
+
+
+@pytest.fixture
+def namespace(kubeconfig: str) -> Iterator[str]:
+    """A namespace of the test's own."""
+    from tests.kubernetes import api
+
+    async def make() -> str:
+        client = api.open_api(kubeconfig)
+        name = await api.create_namespace(client)
+        await client.close()
+        return name
+
+    async def delete(name: str) -> None:
+        client = api.open_api(kubeconfig)
+        await api.delete_namespace(client, name)
+        await client.close()
+
+    name = asyncio.run(make())
+    yield name
+    asyncio.run(delete(name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +20,6 @@ from strandline_broker.cluster.model import LEASE, TOPIC, BrokerLease, BrokerPha
 from strandline_broker.cluster.store import ClusterStore, Invalid, Unavailable
 
 pytestmark = pytest.mark.kubernetes
-
-
-@pytest.fixture(scope="module", autouse=True)
-def definitions(kubeconfig: str) -> None:
-    async def body() -> None:
-        api = cluster.open_api(kubeconfig)
-        await cluster.install_definitions(api)
-        await api.close()
-
-    run(body(), timeout_s=60)
-
-
-@pytest.fixture
-def namespace(kubeconfig: str) -> Iterator[str]:
-    async def make() -> str:
-        api = cluster.open_api(kubeconfig)
-        name = await cluster.create_namespace(api)
-        await api.close()
-        return name
-
-    async def delete(name: str) -> None:
-        api = cluster.open_api(kubeconfig)
-        await cluster.delete_namespace(api, name)
-        await api.close()
-
-    name = run(make())
-    yield name
-    run(delete(name))
 
 
 class TestKubernetesStore(StoreContract):
