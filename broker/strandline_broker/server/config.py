@@ -11,7 +11,6 @@ belong to the cluster, not to one broker: `Cluster.spec.config`.
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -21,21 +20,27 @@ from strandline_broker.cluster.topic_config import TOPIC_CONFIGS, suggest
 from strandline_broker.group.config import GroupConfig
 from strandline_broker.net.limits import MAX_FRAME_BYTES_CEILING, Limits
 from strandline_broker.server.config_keys import INT_MAX, convert, key, spec_of
+from strandline_broker.server.config_sources import (
+    ENVIRONMENT_PREFIX,
+    ConfigError,
+    from_assignments,
+    from_environment,
+    from_file,
+)
 from strandline_broker.server.listeners import Listener, ListenerSettings, resolve
 
-ENVIRONMENT_PREFIX = "STRANDLINE_"
+__all__ = [
+    "KNOWN_KEYS",
+    "LEADER_SELECTOR",
+    "RACK_AWARE_REPLICA_SELECTOR",
+    "BrokerConfig",
+    "ConfigError",
+    "load",
+]
 
 # Kafka's names of the two ways to choose a replica for a consumer; `replica_selector_class` is one of them or unset.
 LEADER_SELECTOR = "org.apache.kafka.common.replica.LeaderSelector"
 RACK_AWARE_REPLICA_SELECTOR = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
-
-# Kubernetes sets such variables in every container for a Service whose name begins with `strandline`.
-_SERVICE_VARIABLE = re.compile(r".*_SERVICE_(HOST|PORT)(_.*)?|.*_PORT_[0-9]+_(TCP|UDP|SCTP)(_.*)?")
-_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
-
-
-class ConfigError(ValueError):
-    """The configuration cannot be used; the text names every problem that was found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -532,9 +537,9 @@ def load(
     problems: list[str] = []
     values: dict[str, object] = {}
     for source, given in (
-        (str(file), _from_file(file) if file is not None else {}),
-        ("environment", _from_environment(os.environ if environment is None else environment)),
-        ("--set", _from_assignments(assignments)),
+        (str(file), from_file(file) if file is not None else {}),
+        ("environment", from_environment(os.environ if environment is None else environment)),
+        ("--set", from_assignments(assignments)),
     ):
         for spelling, raw in given.items():
             try:
@@ -562,38 +567,3 @@ def _field_name(spelling: str) -> str:
             "or on a Topic"
         )
     raise ValueError(f"unknown key {spelling}{suggest(normal, KNOWN_KEYS)}")
-
-
-def _from_file(path: str | Path) -> dict[str, object]:
-    import yaml  # here, because a broker without a file does not pay for the parser
-
-    text = Path(path).read_text(encoding="utf-8")
-    try:
-        loaded = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines")
-    return {str(name): value for name, value in loaded.items()}
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for variable, text in sorted(environment.items()):
-        name = variable.removeprefix(ENVIRONMENT_PREFIX)
-        if name == variable or _SERVICE_VARIABLE.fullmatch(variable) or _SERVICE_ADDRESS.fullmatch(text):
-            continue
-        values[variable] = text
-    return values
-
-
-def _from_assignments(assignments: Sequence[str]) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--set: {assignment!r} is not key=value")
-        values[name] = text
-    return values
