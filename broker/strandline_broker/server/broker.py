@@ -46,9 +46,11 @@ from strandline_broker.server.inter_broker import (
     warn_once_others_appear,
 )
 from strandline_broker.server.log_failures import RETRY_INTERVAL_S, LogFailures
+from strandline_broker.server.placement import CHECK_INTERVAL_S as PLACEMENT_CHECK_INTERVAL_S
+from strandline_broker.server.placement import PlacementFile
 from strandline_broker.server.producer_ids import ProducerIds
 from strandline_broker.server.replication import Replication, Throttles, load_attempts, make_fetchers
-from strandline_broker.server.volume import Volume
+from strandline_broker.server.volume import Volume, write_incarnation
 
 if TYPE_CHECKING:
     import random
@@ -130,6 +132,7 @@ class Broker:
             self._loop, self._sync_executor, on_synced=self._synced, on_failed=self._sync_failed
         )
         self._producer_ids = ProducerIds(store, config.cluster_name, disk, rng, self._blocking)
+        self._placement = PlacementFile(config.placement_file, self._blocking)
         self._sasl: SaslService | None = None
         self._inter_broker: InterBroker | None = None
         self._peers = peers
@@ -161,6 +164,7 @@ class Broker:
         self._volume = await Volume.open(
             self._disk, config, self.rng, self.store, self.logs, self._blocking, self._boot_id
         )
+        await self._announce_incarnation()
         await self._open_inter_broker()
         self._make_replication()
         knows_cluster = self._volume.load_view(self.view)
@@ -168,6 +172,7 @@ class Broker:
         self._stop_listening = self.view.on_change(lambda change: self._view_changed.set())
         self._spawn(self.view.run())
         await self._hear_of_cluster(knows_cluster)
+        await self._placement.wait(config.placement_wait_ms / 1000)
         await self._listen()
         self._dynamic_config = DynamicConfig(
             config, self.server, self.logs, self.replication.throttles, self.clock
@@ -197,6 +202,12 @@ class Broker:
             await asyncio.wait((preparing, awaited), return_when=asyncio.FIRST_COMPLETED)
         finally:
             awaited.cancel()
+
+    async def _announce_incarnation(self) -> None:
+        """Say which life this is where whoever sees the process end can read it."""
+        path = self.config.termination_message_file
+        if path is not None:
+            await self._blocking(lambda: write_incarnation(path, self._volume.incarnation))
 
     def _make_replication(self) -> None:
         config, volume = self.config, self._volume
@@ -279,6 +290,8 @@ class Broker:
             self._every(config.replica_high_watermark_checkpoint_interval_ms / 1000, self._checkpoint)
         )
         self._spawn(self._every(RETRY_INTERVAL_S, self._revive_failed_logs))
+        if config.placement_file:
+            self._spawn(self._every(PLACEMENT_CHECK_INTERVAL_S, self._follow_placement))
 
     async def _hear_of_cluster(self, knows_cluster: bool) -> None:
         """Learn what the cluster is now, before any client can ask.
@@ -383,20 +396,30 @@ class Broker:
             commit_timeout_ms=self.config.offsets_commit_timeout_ms,
         )
 
-    def _lease(self) -> BrokerLease:
-        config = self.config
-        listeners = {
+    def _advertised(self) -> dict[str, Endpoint]:
+        configured = {
             listener.name: Endpoint(
                 listener.advertised_host, listener.advertised_port or self.server.address(listener.name)[1]
             )
-            for listener in config.resolve_listeners()
+            for listener in self.config.resolve_listeners()
         }
+        known = self._placement.current.advertised
+        return {name: known.get(name, endpoint) for name, endpoint in configured.items()}
+
+    async def _follow_placement(self) -> None:
+        if await self._placement.check():
+            rack = self._placement.current.rack or self.config.rack
+            with contextlib.suppress(LeaseLost):
+                await self.lease_keeper.update(listeners=self._advertised(), rack=rack)
+
+    def _lease(self) -> BrokerLease:
+        config = self.config
         return BrokerLease(
             broker_id=config.broker_id,
             incarnation=self._volume.incarnation,
             generation=self._volume.identity.generation,
-            listeners=listeners,
-            rack=config.rack,
+            listeners=self._advertised(),
+            rack=self._placement.current.rack or config.rack,
             state=BrokerPhase.STARTING,
             cluster=config.cluster_name,
             lease_duration_ms=config.lease_duration_ms,

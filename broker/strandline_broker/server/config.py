@@ -65,6 +65,16 @@ class BrokerConfig:
     rack: str | None = key(
         None, "Failure domain of this broker; replicas are spread over racks.", kafka="broker.rack"
     )
+    placement_file: str | None = key(
+        None,
+        "JSON file with rack and advertised addresses, which win over what is configured; followed while the broker runs.",
+    )
+    placement_wait_ms: int = key(
+        0, "Time that a starting broker waits for something in placement_file.", minimum=0, maximum=INT_MAX
+    )
+    termination_message_file: str | None = key(
+        None, "File that says which incarnation runs, for whoever sees the process end."
+    )
 
     # Listeners
     listeners: str = key("PLAINTEXT://:9092", "Where to listen: NAME://host:port,...", kafka="listeners")

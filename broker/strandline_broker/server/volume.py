@@ -114,6 +114,18 @@ class Volume:
         self._disk.write_atomic(CLEAN_STOP_FILE, orjson.dumps(mark))
 
 
+def write_incarnation(path: str, incarnation: str) -> None:
+    """Write which life of the broker runs, as `incarnation=<id>`, for a supervisor that sees it end.
+
+    Kubernetes shows the file as the container's termination message: an end is then known to be this life's, though the
+    next one may already hold the Lease. A file that cannot be written costs failover time, nothing else.
+    """
+    try:
+        Path(path).write_text(f"incarnation={incarnation}\n", encoding="ascii")
+    except OSError as error:
+        logger.warning("%s cannot be written: %s", path, error.strerror)
+
+
 def _take_clean_stop(disk: Disk, generation: int) -> str | None:
     """Return the incarnation that ended cleanly, and remove the mark for good before anything is written."""
     try:
