@@ -29,6 +29,9 @@ class Reason(StrEnum):
     INVALID_CONFIG = "InvalidConfig"
     NOT_ENOUGH_BROKERS = "NotEnoughBrokers"
     NOT_SUPPORTED = "NotSupported"
+    CLUSTER_NOT_FOUND = "ClusterNotFound"
+    SCALE_DOWN_REFUSED = "ScaleDownRefused"
+    PODS_NOT_RUNNING = "PodsNotRunning"
     INTERNAL_ERROR = "InternalError"
     DELETING = "Deleting"
 

@@ -19,7 +19,7 @@ from strandline_operator.controller.deletion import decide_purges
 from strandline_operator.controller.elections import Elections
 from strandline_operator.controller.internal import STATUS_KEY, InternalOutcome, decide_internal
 from strandline_operator.controller.reassignments import Reassigner
-from strandline_operator.controller.slices import Placer, cluster_object
+from strandline_operator.controller.slices import Placer
 from strandline_operator.controller.status import Counts, cluster_status, count, status_patch, topic_status
 from strandline_operator.controller.topics import Outcome, decide_topic
 from strandline_operator.controller.world import World
@@ -50,7 +50,7 @@ def decide(world: World) -> Decision:
     decision = Decision()
     if world.cluster is not None and world.state is None:
         state = ClusterState(cluster=world.cluster_name)
-        decision.actions.append(Create(CLUSTER_STATE, state.to_object(owner=cluster_object(world))))
+        decision.actions.append(Create(CLUSTER_STATE, state.to_object()))
     placer = Placer(world)
     factors: dict[UUID, int] = {}
     for topic in world.topics:
@@ -102,7 +102,7 @@ def _decide_cluster_status(
         return
     served = [sets for sets in world.sets if not sets.deleting and sets.topic_id not in world.purged]
     counts = sum((count(sets, world.live_by_id, factors.get(sets.topic_id)) for sets in served), Counts())
-    troubles = [*_cluster_troubles(world), *internal.troubles]
+    troubles = [*_cluster_troubles(world), *world.outside, *internal.troubles]
     status = cluster_status(world, counts, len(served), troubles)
     for sets in served:  # what needs no user's attention is not counted; what is wrong with it is
         if sets.topic_name in internal_topics.INTERNAL_TOPICS:

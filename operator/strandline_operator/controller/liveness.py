@@ -48,10 +48,16 @@ class LivenessTracker:
             if self._ended.get(broker_id, lease.incarnation) != lease.incarnation:
                 del self._ended[broker_id]
 
-    def process_ended(self, broker_id: int) -> None:
-        """Note that the process behind the broker's current Lease is gone; a new incarnation clears it."""
+    def process_ended(self, broker_id: int, incarnation: str | None = None) -> None:
+        """Note that the process behind the broker's current Lease is gone; a new incarnation clears it.
+
+        Who knows which `incarnation` ended says so: then nothing happens to a successor that holds the Lease already.
+        """
         seen = self._seen.get(broker_id)
-        if seen is not None:
+        if seen is None:
+            if incarnation is not None:
+                self._ended[broker_id] = incarnation
+        elif incarnation is None or seen.lease.incarnation == incarnation:
             self._ended[broker_id] = seen.lease.incarnation
 
     def forget_incarnations(self, incarnations: Mapping[int, str]) -> None:

@@ -32,6 +32,7 @@ from strandline_broker.cluster.store import (
 from strandline_broker.cluster.view import CONTROLLER_KINDS, Change, ClusterView
 from strandline_operator.controller.actions import Action, Create, Delete, Notice, Patch, Priority
 from strandline_operator.controller.balance import RETURNING, LeaderBalance
+from strandline_operator.controller.conditions import Trouble
 from strandline_operator.controller.decisions import Decision, decide
 from strandline_operator.controller.liveness import LivenessTracker
 from strandline_operator.controller.pacing import StatusPacer
@@ -88,6 +89,8 @@ class Controller:
         self._notify = notify
         self._patience_s = placement_patience_s
         self._rng = rng if rng is not None else random.SystemRandom()
+        self._bootstrap = ""
+        self._outside: tuple[Trouble, ...] = ()
         self._pacer = StatusPacer()
         self._balance = LeaderBalance()
         self._wake = asyncio.Event()
@@ -99,10 +102,19 @@ class Controller:
         self._statuses_written_at = monotonic()
         self._looked_at: float | None = None
 
-    def process_ended(self, broker_id: int) -> None:
-        """Note that a broker's process is gone: its leaderships move at once instead of after a lease duration."""
-        self.liveness.process_ended(broker_id)
+    def process_ended(self, broker_id: int, incarnation: str | None = None) -> None:
+        """Note that a broker's process is gone: its leaderships move at once instead of after a lease duration.
+
+        With `incarnation`, where it is known, a successor that has come up meanwhile is not taken for it.
+        """
+        self.liveness.process_ended(broker_id, incarnation)
         self._poke()
+
+    def surroundings(self, bootstrap: str, troubles: tuple[Trouble, ...]) -> None:
+        """Take what the Cluster's status should say beyond its partitions: where clients connect, what hinders brokers."""
+        if (bootstrap, troubles) != (self._bootstrap, self._outside):
+            self._bootstrap, self._outside = bootstrap, troubles
+            self._poke()
 
     def holds(self, broker_id: int) -> bool:
         """Say whether a broker's process counts as alive, in whatever phase."""
@@ -258,6 +270,8 @@ class Controller:
             state=self.view.state,
             live=live,
             known_brokers=sum(lease.held for lease in leases.values()),
+            bootstrap=self._bootstrap,
+            outside=self._outside,
             settled=not patient or running.issuperset(range(expected)),
             awaited=frozenset(leases.keys() - self._ever_live) if patient else frozenset(),
             returning=RETURNING if self._until_return_s() == 0.0 else 0,

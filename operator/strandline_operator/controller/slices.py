@@ -8,11 +8,8 @@ from uuid import UUID
 
 from strandline_broker.cluster import transitions
 from strandline_broker.cluster.model import (
-    API_VERSION,
-    CLUSTER,
     PARTITION_SET,
     SLICE_SIZE,
-    Object,
     PartitionSet,
     PartitionState,
     Topic,
@@ -135,7 +132,11 @@ def create_slice(
     config: dict[str, str],
     states: Sequence[PartitionState],
 ) -> Create:
-    """Return the creation of one slice, owned by the Cluster."""
+    """Return the creation of one slice.
+
+    It carries the Cluster's label and no ownerReference: Kubernetes would remove it when the Cluster is deleted, whatever
+    `deletionPolicy` says, and when a backup brings it back beside a Cluster with another UID.
+    """
     new = new_partition_set(
         cluster=world.cluster_name,
         topic_id=topic_id,
@@ -144,16 +145,7 @@ def create_slice(
         config=config,
         partitions=tuple(states),
     )
-    return Create(
-        PARTITION_SET, new.to_object(owner=cluster_object(world)), needs_fresh_list=slice_index == 0
-    )
-
-
-def cluster_object(world: World) -> Object:
-    """Return as much of the Cluster object as an ownerReference needs."""
-    assert world.cluster is not None
-    metadata = {"name": world.cluster.name, "uid": world.cluster.uid}
-    return {"apiVersion": API_VERSION, "kind": CLUSTER, "metadata": metadata}
+    return Create(PARTITION_SET, new.to_object(), needs_fresh_list=slice_index == 0)
 
 
 def patch_slice(

@@ -68,6 +68,8 @@ def decide_topic(world: World, topic: Topic, placer: Placer) -> Outcome:
         )
         return outcome
     if world.cluster is None:
+        message = f"there is no Cluster {topic.cluster} in this namespace; make it, or delete this Topic"
+        outcome.troubles.append(Trouble(Reason.CLUSTER_NOT_FOUND, message, stalled=True))
         return outcome
     if FINALIZER not in topic.meta.finalizers:
         outcome.actions.append(add_finalizer(topic))

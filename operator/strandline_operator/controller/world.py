@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from strandline_broker.cluster.model import (
@@ -20,6 +21,9 @@ from strandline_broker.cluster.model import (
     Topic,
 )
 from strandline_operator.controller.durations import parse_duration_ms
+
+if TYPE_CHECKING:
+    from strandline_operator.controller.conditions import Trouble
 
 FINALIZER = "strandline.io/topic"
 ANNOTATION_UNDELETE = "strandline.io/undelete"
@@ -70,7 +74,8 @@ class World:
     `live` are the brokers that may lead; `known_brokers` counts those that hold a Lease. `settled` says that new
     partitions may be placed: all brokers that should run do, or have been waited for long enough. `now_ms` is the wall
     clock; it decides when a grace period ends and what a timestamp says, nothing else. `returning` is how many
-    leaderships may return to preferred replicas now.
+    leaderships may return to preferred replicas now. `outside` is what stands in the Cluster's way beyond its partitions:
+    where its processes run, somebody else knows.
     """
 
     cluster_name: str
@@ -82,6 +87,7 @@ class World:
     live: tuple[BrokerIdentity, ...] = ()
     known_brokers: int = 0
     bootstrap: str = ""
+    outside: tuple[Trouble, ...] = ()
     settled: bool = True
     # Not alive, but the controller has not watched for long enough to say that they are down.
     awaited: frozenset[int] = frozenset()

@@ -12,6 +12,7 @@ from typing import Any
 from strandline_broker.cluster.internal_topics import CONSUMER_OFFSETS, INTERNAL_TOPICS
 from strandline_broker.cluster.model import (
     CLUSTER,
+    CLUSTER_STATE,
     LEASE,
     PARTITION_SET,
     TOPIC,
@@ -27,6 +28,7 @@ from strandline_broker.cluster.sqlite_store import SqliteStore
 from strandline_broker.cluster.transitions import FollowerProgress, grow_isr
 from strandline_operator.controller.actions import Notice
 from strandline_operator.controller.balance import RETURNING
+from strandline_operator.controller.conditions import Reason, Trouble
 from strandline_operator.controller.loop import Controller
 
 DEADLINE_S = 10.0
@@ -330,5 +332,40 @@ def test_a_deleted_topic_is_erased_when_its_grace_period_is_over() -> None:
             state = (await b.store.list("ClusterState"))[0][0]
             assert state["spec"]["purgedTopicIds"] == [str(orders.topic_id)]
             assert not (await b.store.list(TOPIC))[0]
+
+    asyncio.run(scenario())
+
+
+def test_what_belongs_to_a_cluster_has_no_owner_that_would_take_it_along() -> None:
+    # Kubernetes removes what a deleted object owns: partitions would not survive `deletionPolicy: Retain`.
+    async def scenario() -> None:
+        async with bench() as b:
+            await b.lease(0, "a")
+            await b.topic("orders")
+            await b.until(lambda sets: len(sets) == 1)
+            objects = [*(await b.store.list(PARTITION_SET))[0], *(await b.store.list(CLUSTER_STATE))[0]]
+            assert len(objects) >= 2
+            assert not [obj for obj in objects if "ownerReferences" in obj["metadata"]]
+
+    asyncio.run(scenario())
+
+
+def test_surroundings_are_part_of_the_clusters_status() -> None:
+    async def scenario() -> None:
+        async with bench() as b:
+            await b.lease(0, "a")
+            trouble = Trouble(Reason.SCALE_DOWN_REFUSED, "three brokers run", stalled=True)
+            b.controller.surroundings("demo-bootstrap.shop.svc:9092", (trouble,))
+
+            def stalled(_: object) -> bool:
+                cluster = b.controller.view.cluster
+                found = cluster.status.get("conditions", ()) if cluster is not None else ()
+                return ("Stalled", "True", "ScaleDownRefused") in {
+                    (c["type"], c["status"], c["reason"]) for c in found
+                }
+
+            await b.controller.view.wait_until(stalled, DEADLINE_S)
+            assert b.controller.view.cluster is not None
+            assert b.controller.view.cluster.status["bootstrap"] == "demo-bootstrap.shop.svc:9092"
 
     asyncio.run(scenario())

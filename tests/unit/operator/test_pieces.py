@@ -40,6 +40,19 @@ def test_what_the_lease_says_about_time_is_never_read() -> None:
     assert ids(tracker, 5.0) == [0]
 
 
+def test_who_knows_which_life_ended_harms_no_successor() -> None:
+    tracker = LivenessTracker()
+    tracker.process_ended(0, "a")  # before its Lease was seen
+    tracker.observe([RUNNING], 0.0)
+    assert ids(tracker, 0.0) == []
+    successor = replace(RUNNING, incarnation="b", resource_version="2")
+    tracker.observe([successor], 1.0)
+    tracker.process_ended(0, "a")  # the kubelet tells late
+    assert ids(tracker, 1.0) == [0]
+    tracker.process_ended(0, "b")
+    assert ids(tracker, 1.0) == []
+
+
 def test_after_being_blind_a_full_duration_passes_before_a_verdict() -> None:
     tracker = LivenessTracker()
     tracker.observe([RUNNING], 0.0)
