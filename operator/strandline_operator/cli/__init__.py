@@ -14,6 +14,7 @@ import click
 _COMMANDS = {
     "dev": ("dev", "dev", "Run a cluster on this machine, without Kubernetes."),
     "broker": ("broker", "broker", "Run one broker."),
+    "operator": ("operate", "operator", "Run the operator in Kubernetes."),
     "apply": ("apply", "apply", "Apply manifests to a cluster started with `strandline dev`."),
     "topics": ("inspect", "topics", "List topics."),
     "describe": ("inspect", "describe", "Show everything about a topic, broker or cluster."),

@@ -1,0 +1,194 @@
+"""The loop over a Cluster's objects, against an API server in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+from tests.unit.operator.kopf_app.fake_api import FakeApi
+from tests.unit.operator.kopf_app.test_pods import pod
+from tests.unit.operator.kubernetes.builders import SETTINGS
+
+from strandline_broker.cluster.kubernetes_api import KubernetesApi
+from strandline_broker.cluster.model import CLUSTER, Object, new_object
+from strandline_broker.cluster.sqlite_store import SqliteStore
+from strandline_operator.controller.actions import Notice
+from strandline_operator.controller.loop import Controller
+from strandline_operator.kopf_app.resources import ResourceLoop
+from strandline_operator.kubernetes.client import KubernetesClient
+
+ROOT = "/apis/apps/v1/namespaces/shop/statefulsets/demo-broker"
+SERVICES = "/api/v1/namespaces/shop/services"
+PODS = "/api/v1/namespaces/shop/pods"
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.api = FakeApi()
+        self.store = SqliteStore(":memory:")
+        self.notices: list[Notice] = []
+        self.controller = Controller(
+            self.store,
+            "demo",
+            monotonic=lambda: 100.0,
+            now_ms=lambda: 1_700_000_000_000,
+            notify=self.notices.append,
+            rng=random.Random(7),
+        )
+        self.loop = ResourceLoop(
+            KubernetesClient(cast(KubernetesApi, self.api)),
+            self.controller,
+            "shop",
+            "demo",
+            SETTINGS,
+            notify=self.notices.append,
+            rng=random.Random(7),
+        )
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    async def respec(self, **spec: Any) -> None:
+        old = await self.store.get(CLUSTER, "demo")
+        operations = [{"op": "replace", "path": "/spec", "value": {**old["spec"], **spec}}]
+        await self.store.patch_if(
+            CLUSTER, "demo", uid=old["metadata"]["uid"], tests=[], operations=operations
+        )
+
+    def conditions(self) -> dict[str, str]:
+        cluster = self.controller.view.cluster
+        found = cluster.status.get("conditions", ()) if cluster is not None else ()
+        return {one["type"]: one["message"] for one in found if one["status"] == "True"}
+
+    def service(self, name: str) -> Object:
+        return self.api.objects[f"{SERVICES}/{name}"]
+
+
+@contextlib.asynccontextmanager
+async def bench(**spec: Any) -> AsyncIterator[Bench]:
+    b = Bench()
+    await b.store.create(CLUSTER, new_object(CLUSTER, "demo", {"replicas": 2, **spec}))
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work()) for work in (b.controller.run, b.loop.run, b.loop.pods.run)]
+        try:
+            yield b
+        finally:
+            for task in tasks:
+                task.cancel()
+    await b.store.close()
+
+
+def test_a_cluster_gets_its_objects_and_after_that_nothing_is_written() -> None:
+    async def scenario() -> None:
+        async with bench() as b:
+            await b.until(lambda: ROOT in b.api.objects)
+            await b.until(
+                lambda: b.controller.view.cluster and b.controller.view.cluster.status.get("bootstrap")
+            )
+            assert [path for path in b.api.objects if "/secrets/" in path]
+            assert [n.reason for n in b.notices if n.reason == "BrokersStarted"]
+            before = list(b.api.writes)
+            b.loop._wake.set()
+            await b.until(lambda: not b.loop._wake.is_set())
+            await asyncio.sleep(0.05)
+            assert b.api.writes == before
+
+    asyncio.run(scenario())
+
+
+def test_fewer_brokers_are_refused_with_a_condition() -> None:
+    async def scenario() -> None:
+        async with bench() as b:
+            await b.until(lambda: ROOT in b.api.objects)
+            await b.respec(replicas=1)
+            await b.until(lambda: "ScaleDownRefused" in b.conditions())
+            assert b.api.objects[ROOT]["spec"]["replicas"] == 2
+            assert "set spec.replicas to 2" in b.conditions()["Stalled"]
+            await b.respec(replicas=3)
+            await b.until(lambda: b.api.objects[ROOT]["spec"]["replicas"] == 3)
+            await b.until(lambda: "ScaleDownRefused" not in b.conditions())
+
+    asyncio.run(scenario())
+
+
+def test_pods_remember_the_number_of_brokers_when_the_stateful_set_is_gone() -> None:
+    async def scenario() -> None:
+        async with bench(replicas=1) as b:
+            await b.until(lambda: ROOT in b.api.objects)
+            await b.api.put(f"{PODS}/demo-broker-4", pod(4))
+            await b.until(lambda: b.loop.pods.pods)
+            await b.api.remove(ROOT)
+            b.loop._wake.set()
+            await b.until(lambda: ROOT in b.api.objects)
+            assert b.api.objects[ROOT]["spec"]["replicas"] == 5
+
+    asyncio.run(scenario())
+
+
+def test_somebody_elses_object_is_left_alone_and_named() -> None:
+    async def scenario() -> None:
+        b = Bench()
+        foreign = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "demo-bootstrap"},
+            "spec": {"a": 1},
+        }
+        await b.store.create(CLUSTER, new_object(CLUSTER, "demo", {"replicas": 1}))
+        await b.api.put(f"{SERVICES}/demo-bootstrap", foreign)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work()) for work in (b.controller.run, b.loop.run)]
+            await b.until(lambda: "ResourceConflict" in b.conditions())
+            assert b.conditions()["ResourceConflict"].startswith("Service demo-bootstrap exists")
+            assert b.service("demo-bootstrap")["spec"] == {"a": 1}
+            for task in tasks:
+                task.cancel()
+        await b.store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_pod_is_told_its_rack_as_soon_as_it_has_a_node() -> None:
+    async def scenario() -> None:
+        async with bench(rack={"topologyKey": "zone"}) as b:
+            node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": {"zone": "z1"}}}
+            await b.api.put("/api/v1/nodes/n1", node)
+            await b.until(lambda: ROOT in b.api.objects)
+            await b.api.put(f"{PODS}/demo-broker-1", pod(1))
+            await b.until(lambda: b.loop.pods.pods)
+            placed = pod(1)
+            placed["spec"] = {"nodeName": "n1"}
+            await b.api.put(f"{PODS}/demo-broker-1", placed)
+
+            def annotation() -> str | None:
+                annotations = b.api.objects[f"{PODS}/demo-broker-1"]["metadata"].get("annotations", {})
+                found: str | None = annotations.get("strandline.io/placement")
+                return found
+
+            await b.until(annotation)
+            assert annotation() == '{"rack":"z1"}'
+
+    asyncio.run(scenario())
+
+
+def test_an_api_server_that_is_away_is_waited_for() -> None:
+    async def scenario() -> None:
+        b = Bench()
+        b.api.away = True
+        await b.store.create(CLUSTER, new_object(CLUSTER, "demo", {"replicas": 1}))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work()) for work in (b.controller.run, b.loop.run, b.loop.pods.run)]
+            await b.until(lambda: b.controller.view.cluster)
+            await asyncio.sleep(0.05)
+            b.api.away = False
+            await b.until(lambda: ROOT in b.api.objects)
+            for task in tasks:
+                task.cancel()
+        await b.store.close()
+
+    asyncio.run(scenario())
