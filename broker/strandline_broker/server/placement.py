@@ -1,7 +1,7 @@
 """What others know better than this broker: its rack, and the addresses by which clients outside reach it.
 
 In Kubernetes the operator learns both from the pod's node and from Services, and writes them into an annotation that the
-pod sees as a file (`placement_file`, ADR 0007): JSON such as
+pod sees as a file (`placement_file`, ADR 0008): JSON such as
 
     {"rack": "zone-1", "advertised": {"EXTERNAL": {"host": "203.0.113.7", "port": 31234}}}
 

@@ -1,7 +1,7 @@
 """What only the operator knows of a broker's place: its rack and the addresses by which it is reached from outside.
 
 A pod cannot read its node's labels, and should not be allowed to. The operator, which may, writes them into an annotation
-of the pod; the broker finds it as a file (downward API) and follows its changes (ADR 0007). Pure.
+of the pod; the broker finds it as a file (downward API) and follows its changes (ADR 0008). Pure.
 """
 
 from __future__ import annotations
