@@ -97,6 +97,14 @@ docs: $(STAMP) ## rewrite the generated pages
 	$(BIN)/python -m strandline_broker.wire.compatibility > docs/compatibility.md
 	$(BIN)/python -m strandline_broker.server.config_reference > docs/configuration.md
 
+HELM ?= helm
+.PHONY: manifests
+manifests: ## rewrite manifests/install.yaml, the chart without Helm [helm]
+	@printf '%s\n' '# Written by `make manifests` from charts/strandline; do not edit.' 'apiVersion: v1' 'kind: Namespace' \
+	  'metadata:' '  name: strandline-system' > manifests/install.yaml
+	$(HELM) template strandline charts/strandline --namespace strandline-system --include-crds --kube-version 1.34.0 \
+	  >> manifests/install.yaml
+
 .PHONY: image
 image: ## build the container image [docker]
 	docker build --tag strandline:dev .
