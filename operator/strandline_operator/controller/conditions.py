@@ -32,6 +32,7 @@ class Reason(StrEnum):
     CLUSTER_NOT_FOUND = "ClusterNotFound"
     SCALE_DOWN_REFUSED = "ScaleDownRefused"
     PODS_NOT_RUNNING = "PodsNotRunning"
+    ROLLING_UPDATE = "RollingUpdate"
     INTERNAL_ERROR = "InternalError"
     DELETING = "Deleting"
 

@@ -19,7 +19,14 @@ from strandline_broker.cluster.cluster_settings import (
     LEADER_IMBALANCE_CHECK_INTERVAL,
     setting_or_default,
 )
-from strandline_broker.cluster.model import LEASE, MALFORMED, PARTITION_SET, Object, PartitionSet
+from strandline_broker.cluster.model import (
+    LEASE,
+    MALFORMED,
+    PARTITION_SET,
+    BrokerIdentity,
+    Object,
+    PartitionSet,
+)
 from strandline_broker.cluster.store import (
     AlreadyExists,
     ClusterStore,
@@ -119,6 +126,10 @@ class Controller:
     def holds(self, broker_id: int) -> bool:
         """Say whether a broker's process counts as alive, in whatever phase."""
         return self.liveness.holds(broker_id, self._monotonic())
+
+    def live(self) -> Mapping[int, BrokerIdentity]:
+        """Return the brokers that may lead and follow, by id."""
+        return {broker.broker_id: broker for broker in self.liveness.live(self._monotonic())}
 
     def expect_anew(self, incarnations: Mapping[int, str]) -> None:
         """Note, before `run`, brokers whose processes have ended and are being started anew, by what their Leases say.

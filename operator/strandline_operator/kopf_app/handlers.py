@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import kopf
@@ -29,6 +31,19 @@ _GRACEFUL_S = 10.0
 _FORCED_S = 5.0
 # After an error: a second, not Kopf's minute.
 _RETRY_S = 1.0
+
+
+class Backoffs:
+    """Pauses in seconds between attempts at a request, without an end.
+
+    After the last of its own, Kopf gives up, and the whole operator with it: an API server that is away for minutes would
+    end it again and again. Just after the CRDs were made it answers 429, too.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.2, 0.5, 1.0, 1.0, 2.0)
+        while True:
+            yield random.uniform(2.0, 4.0)  # noqa: S311 - no secret
 
 
 def configure(settings: kopf.OperatorSettings, namespace: str) -> None:
@@ -48,8 +63,7 @@ def configure(settings: kopf.OperatorSettings, namespace: str) -> None:
     settings.watching.server_timeout = 300
     settings.networking.connect_timeout = 5.0
     settings.networking.request_timeout = 30.0
-    # Just after the CRDs were made the API server answers 429; a default of minutes would look as if nothing worked.
-    settings.networking.error_backoffs = [0.2, 0.5, 1, 1, 2, 2, 5, 5]
+    settings.networking.error_backoffs = Backoffs()
     settings.queueing.error_delays = [0.5, 1, 1, 2, 2, 5]
 
 

@@ -66,6 +66,13 @@ def waiting_reason(pod: Object) -> str:
     return ""
 
 
+def is_idle(pod: Object) -> bool:
+    """Say whether nothing runs in the pod, and something other than time keeps it so."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    running = any("running" in (one.get("state") or {}) for one in statuses)
+    return not running and waiting_reason(pod) != ""
+
+
 class PodWatcher:
     """Keeps `pods` (by name) current while `run` runs, and reports every end of a broker's process once."""
 

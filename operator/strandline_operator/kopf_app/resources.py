@@ -22,6 +22,7 @@ from strandline_operator.controller.actions import Notice
 from strandline_operator.controller.conditions import Trouble
 from strandline_operator.controller.loop import Controller
 from strandline_operator.kopf_app.pods import PodWatcher, broker_id_of, is_ready
+from strandline_operator.kopf_app.rolling_update import RollingUpdate
 from strandline_operator.kopf_app.troubles import outside_troubles
 from strandline_operator.kubernetes.access import new_token, token_secret
 from strandline_operator.kubernetes.blueprint import Blueprint
@@ -73,6 +74,7 @@ class ResourceLoop:
         self._rng = rng
         self._wake = asyncio.Event()
         self._token_tried = False
+        self._rolling = RollingUpdate(client, controller, namespace, cluster_name, notify)
         self.pods = PodWatcher(
             client,
             namespace,
@@ -134,9 +136,11 @@ class ResourceLoop:
         for step in steps:
             await self._carry_out(step, observed)
         placed = await self._place(blueprint, observed)
+        stateful_set = observed.get(("StatefulSet", blueprint.set_name))
+        rolling = await self._rolling.step(stateful_set, self.pods.pods.values())
         troubles = outside_troubles(blueprint, blocked, self.pods.pods.values())
-        self._show(blueprint, troubles)
-        return placed and not any(one.leaving for one in blocked)
+        self._show(blueprint, (*troubles, *rolling.troubles))
+        return placed and rolling.done and not any(one.leaving for one in blocked)
 
     async def _observe(self) -> dict[Key, Object]:
         labels = {LABEL_CLUSTER: self._cluster_name}

@@ -16,6 +16,7 @@ from strandline_broker.cluster.kubernetes_api import JSON, KubernetesApi
 from strandline_broker.cluster.kubernetes_errors import ApiRefusal, error_in_stream
 from strandline_broker.cluster.kubernetes_watch import LineSplitter
 from strandline_broker.cluster.model import API_VERSION, Object
+from strandline_broker.cluster.store import Unavailable
 from strandline_operator.kubernetes.blueprint import FIELD_MANAGER
 
 logger = logging.getLogger(__name__)
@@ -177,17 +178,22 @@ class KubernetesClient:
         return True
 
     async def evict(self, namespace: str, pod: str, uid: str) -> bool:
-        """Evict a pod as a drain would; False if the disruption budget forbids it now, or it is another pod already."""
+        """Evict a pod as a drain would; False if the disruption budget forbids it now, or it is another pod already.
+
+        A budget that forbids it answers 429, as a server does that has too much to do: later is right for both.
+        """
         body = {
             "apiVersion": "policy/v1",
             "kind": "Eviction",
             "metadata": {"name": pod, "namespace": namespace},
             "deleteOptions": {"preconditions": {"uid": uid}},
         }
+        path = f"{_path('Pod', namespace, pod)}/eviction"
         try:
-            await self._api.request(
-                "POST", f"{_path('Pod', namespace, pod)}/eviction", body=orjson.dumps(body)
-            )
+            await self._api.request("POST", path, body=orjson.dumps(body))
+        except Unavailable as error:
+            logger.info("pod %s/%s is not evicted now: %s", namespace, pod, error)
+            return False
         except ApiRefusal as refusal:
             if refusal.code in (404, 409):
                 return False

@@ -29,11 +29,12 @@ class Bench:
     def __init__(self) -> None:
         self.api = FakeApi()
         self.store = SqliteStore(":memory:")
+        self.now = 100.0
         self.notices: list[Notice] = []
         self.controller = Controller(
             self.store,
             "demo",
-            monotonic=lambda: 100.0,
+            monotonic=lambda: self.now,
             now_ms=lambda: 1_700_000_000_000,
             notify=self.notices.append,
             rng=random.Random(7),
@@ -190,5 +191,39 @@ def test_an_api_server_that_is_away_is_waited_for() -> None:
             for task in tasks:
                 task.cancel()
         await b.store.close()
+
+    asyncio.run(scenario())
+
+
+def test_outdated_brokers_are_evicted_one_by_one_and_people_learn_why() -> None:
+    def made(broker_id: int, revision: str, *, ready: bool = True) -> Object:
+        obj = pod(broker_id, conditions=[{"type": "Ready", "status": "True" if ready else "False"}])
+        obj["metadata"]["labels"]["controller-revision-hash"] = revision
+        obj["spec"] = {"nodeName": "n1", "containers": [{"name": "broker", "image": "old"}]}
+        return obj
+
+    async def scenario() -> None:
+        async with bench() as b:
+            await b.until(lambda: ROOT in b.api.objects)
+            for broker_id in range(2):
+                await b.api.put(f"{PODS}/demo-broker-{broker_id}", made(broker_id, "one"))
+            status = {"updateRevision": "two", "observedGeneration": 1}
+            await b.api.put(ROOT, {**b.api.objects[ROOT], "status": status})
+            b.loop._wake.set()
+            await b.until(lambda: f"{PODS}/demo-broker-0" not in b.api.objects)
+            await b.api.put(f"{PODS}/demo-broker-0", made(0, "two", ready=False))
+            b.now += 60  # a status that only says something else waits for its turn
+            await b.until(lambda: "waiting for broker 0" in b.conditions().get("RollingUpdate", ""))
+            assert f"{PODS}/demo-broker-1" in b.api.objects
+            await b.api.put(f"{PODS}/demo-broker-0", made(0, "two"))
+            await b.until(lambda: f"{PODS}/demo-broker-1" not in b.api.objects)
+            await b.api.put(f"{PODS}/demo-broker-1", made(1, "two"))
+            await b.until(lambda: "RollingUpdate" not in b.conditions())
+            messages = [n.message for n in b.notices if n.reason == "BrokerRestarted"]
+            assert [message.split(": ")[0] for message in messages] == [
+                "restarting broker 0",
+                "restarting broker 1",
+            ]
+            assert "image old becomes example.org/strandline:1.2.3" in messages[0]
 
     asyncio.run(scenario())
