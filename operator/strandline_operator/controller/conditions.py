@@ -33,6 +33,8 @@ class Reason(StrEnum):
     SCALE_DOWN_REFUSED = "ScaleDownRefused"
     PODS_NOT_RUNNING = "PodsNotRunning"
     ROLLING_UPDATE = "RollingUpdate"
+    VOLUMES_GROWING = "VolumesGrowing"
+    VOLUMES_CANNOT_GROW = "VolumesCannotGrow"
     INTERNAL_ERROR = "InternalError"
     DELETING = "Deleting"
 

@@ -24,6 +24,7 @@ from strandline_operator.controller.loop import Controller
 from strandline_operator.kopf_app.pods import PodWatcher, broker_id_of, is_ready
 from strandline_operator.kopf_app.rolling_update import RollingUpdate
 from strandline_operator.kopf_app.troubles import outside_troubles
+from strandline_operator.kopf_app.volume_growth import grow_volumes
 from strandline_operator.kubernetes.access import new_token, token_secret
 from strandline_operator.kubernetes.blueprint import Blueprint
 from strandline_operator.kubernetes.children import children
@@ -137,9 +138,10 @@ class ResourceLoop:
             await self._carry_out(step, observed)
         placed = await self._place(blueprint, observed)
         stateful_set = observed.get(("StatefulSet", blueprint.set_name))
+        growing = await grow_volumes(self._client, blueprint, self._notify)
         rolling = await self._rolling.step(stateful_set, self.pods.pods.values())
         troubles = outside_troubles(blueprint, blocked, self.pods.pods.values())
-        self._show(blueprint, (*troubles, *rolling.troubles))
+        self._show(blueprint, (*troubles, *growing, *rolling.troubles))
         return placed and rolling.done and not any(one.leaving for one in blocked)
 
     async def _observe(self) -> dict[Key, Object]:

@@ -227,3 +227,36 @@ def test_outdated_brokers_are_evicted_one_by_one_and_people_learn_why() -> None:
             assert "image old becomes example.org/strandline:1.2.3" in messages[0]
 
     asyncio.run(scenario())
+
+
+def test_volumes_grow_one_by_one_claim_and_the_template_stays() -> None:
+    async def scenario() -> None:
+        async with bench(storage={"size": "10Gi"}) as b:
+            await b.until(lambda: ROOT in b.api.objects)
+            claims = "/api/v1/namespaces/shop/persistentvolumeclaims"
+            labels = {"strandline.io/cluster": "demo"}
+            for broker_id, storage_class in enumerate(("fast", "local")):
+                await b.api.put(
+                    f"{claims}/data-demo-broker-{broker_id}",
+                    {
+                        "metadata": {"name": f"data-demo-broker-{broker_id}", "labels": labels},
+                        "spec": {
+                            "storageClassName": storage_class,
+                            "resources": {"requests": {"storage": "10Gi"}},
+                        },
+                    },
+                )
+            classes = "/apis/storage.k8s.io/v1/storageclasses"
+            await b.api.put(f"{classes}/fast", {"metadata": {"name": "fast"}, "allowVolumeExpansion": True})
+            await b.respec(storage={"size": "15Gi"})
+            await b.until(lambda: "VolumesCannotGrow" in b.conditions())
+            sizes = [
+                b.api.objects[f"{claims}/data-demo-broker-{i}"]["spec"]["resources"]["requests"]["storage"]
+                for i in range(2)
+            ]
+            assert sizes == ["15Gi", "10Gi"]
+            assert "data-demo-broker-1" in b.conditions()["VolumesCannotGrow"]
+            (template,) = b.api.objects[ROOT]["spec"]["volumeClaimTemplates"]
+            assert template["spec"]["resources"]["requests"]["storage"] == "10Gi"
+
+    asyncio.run(scenario())
