@@ -101,7 +101,6 @@ def test_rules_stand_on_cluster_and_topic_only_and_help(kind: str) -> None:
             "FieldValueInvalid",
             "FieldValueForbidden",
             "FieldValueRequired",
-            "FieldValueDuplicate",
         }
         cel.compile(rule["rule"])
 
