@@ -134,7 +134,8 @@ def read_all(servers: str) -> list[int]:
         }
     )  # fmt: skip
     consumer.subscribe(["a"])
-    found, ended = [], set()
+    found: list[int] = []
+    ended: set[int | None] = set()
     while len(ended) < PARTITIONS:
         message = consumer.poll(30)
         assert message is not None, "nothing to read"
