@@ -10,9 +10,9 @@ Durability: `end_offset` is written, `synced_end` is on the disk. `begin_sync` c
 files written to, sealed indexes, leader epochs, new names), a thread does it, `finish_sync` raises `synced_end`. After a
 failed sync nobody knows what the disk holds: the log refuses work until `reopen`.
 
-Beside this file: `recovery.py` (opening), `segment.py`, and what a log does seldom: `follower.py`, `truncation.py`,
-`retention.py`, `lookup.py` (timestamps, verification). Their functions and `Log` are one unit: attributes without an
-underscore that the class does not document are theirs, and nobody else's.
+Beside this file: `recovery.py` (opening), `segment.py`, and what a log does seldom: `rolling.py`, `follower.py`,
+`truncation.py`, `retention.py`, `lookup.py` (timestamps, verification). Their functions and `Log` are one unit: attributes
+without an underscore that the class does not document are theirs, and nobody else's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, NoReturn
 
 from strandline_broker.errors import ErrorCode, KafkaError
-from strandline_broker.log import follower, lookup, retention, sync_work, truncation
+from strandline_broker.log import follower, lookup, retention, rolling, sync_work, truncation
 from strandline_broker.log.checkpoints import encode_single_offset
 from strandline_broker.log.files import FileCache
 from strandline_broker.log.names import LOG_START_CHECKPOINT
@@ -258,7 +258,7 @@ class Log:
                 or active.size + self.staged_bytes > active.safe_size
                 or self.next_offset > active.max_next_offset
             ):
-                self._append_rolling(staged)
+                rolling.append_rolling(self, staged)
             else:
                 active.append(staged, self.staged_bytes)
         except OSError as error:
@@ -270,43 +270,11 @@ class Log:
         if len(self.segments) != segments:
             self.take_snapshot()
 
-    def _append_rolling(self, staged: list[Batch]) -> None:
-        """Append batch by batch where a roll may be due; still one write per segment."""
-        group: list[Batch] = []
-        pending = 0
-        for batch in staged:
-            _, _, last_offset, timestamp, size = batch
-            if self.active.should_roll(size, last_offset, timestamp, self.now_ms, pending):
-                if group:
-                    self.active.append(group, pending)
-                    group = []
-                    pending = 0
-                self._roll(last_offset, batch[1])
-            group.append(batch)
-            pending += size
-        self.active.append(group, pending)
-        self.active.watch_time()
-        self.careful = False
-
-    def _roll(self, last_offset: int, base_offset: int) -> None:
-        """Seal the active segment and start the next one, at the log end where offsets allow it.
-
-        Raises DiskError.
-        """
-        old = self.active
-        start = old.next_offset
-        if last_offset - start > (1 << 31) - 1:
-            start = base_offset
-        if start == old.base_offset:
-            return
-        segment = Segment(self.files, self.directory, start, self._config, self.now_ms)
-        segment.create()
-        self.dirty_files.extend(old.seal())
-        self.dirty_directories.add(self.directory)
-        self.active_dirty = False
-        self._sealed_bytes += old.size
+    def add_segment(self, segment: Segment) -> None:
+        """Let a new segment follow the active one, which is sealed."""
+        self._sealed_bytes += self.active.size
         self.segments.append(segment)
-        self._bases.append(start)
+        self._bases.append(segment.base_offset)
         self.active = segment
 
     def _undo(self, error: OSError) -> None:
@@ -362,15 +330,7 @@ class Log:
 
     def roll(self, now_ms: int) -> bool:
         """Seal the active segment now unless it is empty; return whether it was. Raises KafkaError."""
-        if self.failed or self.staged or self.active.size == 0:
-            return False
-        self.now_ms = now_ms
-        try:
-            self._roll(self.end_offset, self.end_offset)
-        except OSError as error:
-            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error}") from error
-        self.take_snapshot()
-        return True
+        return rolling.roll(self, now_ms)
 
     def roll_if_due(self, now_ms: int) -> bool:
         """Seal the active segment if it is older than `segment.ms`, so that quiet partitions roll too."""
