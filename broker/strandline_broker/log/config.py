@@ -46,6 +46,11 @@ class LogConfig:
     max_compaction_lag_ms: int = LONG_MAX
     min_cleanable_dirty_ratio: float = 0.5
     preallocate: bool = False
+    remote_storage_enable: bool | None = None
+    """None: as the Cluster has a bucket or not."""
+    remote_log_copy_disable: bool = False
+    local_retention_ms: int = -2
+    local_retention_bytes: int = -2
     # Derived, kept because every append asks.
     codec: Compression | None = field(init=False)
     """The codec that batches must have on disk, None for whatever the producer chose."""
@@ -82,6 +87,17 @@ class LogConfig:
         """Whether retention by time and size applies."""
         return "delete" in self.cleanup_policy
 
+    @property
+    def tierable(self) -> bool:
+        """Whether the log moves to the bucket, where the Cluster has one: compacted logs never do (design 7.2)."""
+        return self.remote_storage_enable is not False and not self.compact
+
+    @property
+    def local_retention(self) -> tuple[int, int]:
+        """Milliseconds and bytes for which a tiered log stays here; -2 means as long as in the bucket (KIP-405)."""
+        ms, size = self.local_retention_ms, self.local_retention_bytes
+        return self.retention_ms if ms == -2 else ms, self.retention_bytes if size == -2 else size
+
     @classmethod
     def from_topic_config(cls, values: Mapping[str, str]) -> LogConfig:
         """Build from effective topic configuration; keys that are no concern of a log are ignored.
@@ -97,7 +113,7 @@ class LogConfig:
                 fields[name] = text
             elif name == "min_cleanable_dirty_ratio":
                 fields[name] = float(text)
-            elif name == "preallocate":
+            elif name in _BOOLEANS:
                 fields[name] = text.lower() == "true"
             elif name in _INTEGERS:
                 fields[name] = int(text)
@@ -106,6 +122,7 @@ class LogConfig:
         return cls(**fields)  # type: ignore[arg-type] # each value was converted by its field's name above
 
 
+_BOOLEANS = frozenset(("preallocate", "remote_storage_enable", "remote_log_copy_disable"))
 _INTEGERS = frozenset(
     (
         "segment_bytes",
@@ -122,5 +139,7 @@ _INTEGERS = frozenset(
         "delete_retention_ms",
         "min_compaction_lag_ms",
         "max_compaction_lag_ms",
+        "local_retention_ms",
+        "local_retention_bytes",
     )
 )

@@ -88,6 +88,14 @@ class LeaderEpochs:
         self._entries[:after] = [(self._entries[after - 1][0], start_offset)]
         self._changed()
 
+    def prepend(self, older: Iterable[tuple[int, int]]) -> None:
+        """Put the history of what is no longer here in front: the entries that precede the first one known."""
+        first = self._entries[0] if self._entries else (1 << 31, 1 << 63)
+        added = LeaderEpochs(entry for entry in older if entry[0] < first[0] and entry[1] < first[1])
+        if len(added):
+            self._entries[:0] = added.entries
+            self._changed()
+
     def clear(self) -> None:
         """Forget everything."""
         if self._entries:

@@ -36,16 +36,18 @@ from strandline_broker.log.scan import CorruptBatch
 from strandline_broker.log.segment import Batch, Segment, TornAppend
 from strandline_broker.log.staged import RecoveryPointKeeper, Staged
 from strandline_broker.log.sync_work import SyncWork
+from strandline_broker.log.tier import LogTier
 from strandline_broker.log.validate import validate_client_batch
 from strandline_broker.seams.disk import DiskError, FileSlice
 from strandline_broker.wire.batch import LOG_OVERHEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from strandline_broker.log.cleaner_swap import Cleaning
     from strandline_broker.log.config import LogConfig
     from strandline_broker.log.epochs import LeaderEpochs
+    from strandline_broker.log.producer_state import ProducerEntry
     from strandline_broker.seams.disk import Disk, File
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,11 @@ _pack_offsets = struct.Struct(">qii").pack_into
 
 
 class Log:
-    """See the module. Offsets are record offsets; `start_offset` never falls but by `reset_to`."""
+    """See the module. Offsets are record offsets; `start_offset` never falls but by `reset_to`.
+
+    `tier` is there for partitions that are tiered: the log then begins at `tier.log_start`, this part of it at
+    `start_offset`.
+    """
 
     __slots__ = (
         "_bases",
@@ -89,6 +95,7 @@ class Log:
         "start_offset",
         "sync_round",
         "synced_end",
+        "tier",
     )
 
     def __init__(
@@ -145,6 +152,7 @@ class Log:
         self.epochs: LeaderEpochs = loaded.epochs
         self.snapshots: list[int] = loaded.snapshots
         self.start_offset = loaded.start_offset
+        self.tier: LogTier | None = loaded.tier
         self.failed = ""
         self.staged: list[Batch] = []
         self.staged_bytes = 0
@@ -334,10 +342,12 @@ class Log:
 
     def roll_if_due(self, now_ms: int) -> bool:
         """Seal the active segment if it is older than `segment.ms`, so that quiet partitions roll too."""
+        return self.roll_if_older(now_ms, self._config.roll_ms)
+
+    def roll_if_older(self, now_ms: int, age_ms: int) -> bool:
+        """Seal the active segment if it was begun more than `age_ms` ago; return whether it was. Raises KafkaError."""
         active = self.active
-        if active.size and now_ms - active.created_ms > self._config.roll_ms:
-            return self.roll(now_ms)
-        return False
+        return bool(active.size) and now_ms - active.created_ms > age_ms and self.roll(now_ms)
 
     def take_snapshot(self) -> None:
         """Write the producers' state at the log end, for recovery; a full disk costs only a longer recovery."""
@@ -440,12 +450,15 @@ class Log:
         """
         truncation.truncate_to(self, offset)
 
-    def reset_to(self, offset: int) -> None:
+    def reset_to(
+        self, offset: int, epochs: Iterable[tuple[int, int]] = (), producers: Iterable[ProducerEntry] = ()
+    ) -> None:
         """Drop everything and start over at `offset`, which may be anywhere.
 
+        `epochs` (epoch, start offset) and `producers` are what came before `offset`, where that lies in the bucket.
         Raises KafkaError(KAFKA_STORAGE_ERROR).
         """
-        truncation.reset_to(self, offset)
+        truncation.reset_to(self, offset, epochs, producers)
 
     def advance_start(self, offset: int) -> None:
         """Raise the log start (DeleteRecords); durable when it returns. Whole segments below go with the next retention.
@@ -465,7 +478,21 @@ class Log:
         except OSError as error:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error}") from error
         self.start_offset = offset
-        self.epochs.truncate_from_start(offset)
+        self.epochs.truncate_from_start(offset if self.tier is None else self.tier.log_start)
+
+    def start_tiering(self) -> LogTier:
+        """Let the log have a part in the bucket from now on; durable when it returns. Raises KafkaError.
+
+        Does nothing the second time.
+        """
+        if self.tier is None:
+            if self.failed:
+                self.refuse()
+            try:
+                self.tier = LogTier.create(self.disk, self.directory, self.start_offset)
+            except OSError as error:
+                raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error}") from error
+        return self.tier
 
     def write_start(self, offset: int) -> None:
         """Record the log start durably. Raises DiskError."""

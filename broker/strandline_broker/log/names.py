@@ -21,6 +21,8 @@ LEADER_EPOCH_CHECKPOINT = "leader-epoch-checkpoint"
 PARTITION_METADATA = "partition.metadata"
 LOG_START_CHECKPOINT = "log-start-offset"
 """Ours, beside Kafka's file of the same purpose in the data directory, so that one log alone is durable."""
+TIER_LOG_START = "tier-log-start"
+"""Ours: the log start across both tiers; only partitions that are tiered have it."""
 
 DELETE_DIR_SUFFIX = "-delete"
 STRAY_DIR_SUFFIX = "-stray"

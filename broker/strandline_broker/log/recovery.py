@@ -40,6 +40,7 @@ from strandline_broker.log.names import (
 from strandline_broker.log.producers import load_producers
 from strandline_broker.log.scan import CorruptBatch, iter_verified
 from strandline_broker.log.segment import MAX_RELATIVE_OFFSET, Segment
+from strandline_broker.log.tier import LogTier
 
 if TYPE_CHECKING:
     from strandline_broker.log.config import LogConfig
@@ -79,6 +80,7 @@ class LoadedLog:
     epochs: LeaderEpochs
     snapshots: list[int]
     start_offset: int
+    tier: LogTier | None
     report: RecoveryReport
     names_dirty: bool
     """Whether names in the directory may not be durable yet; the first flush sees to it."""
@@ -127,7 +129,8 @@ class _Loader:
             # A killed process leaves names that a power failure would still take back; what follows relies on them.
             self.disk.sync_dir(self.directory)
         recorded_start = self._recorded_start()
-        start_offset = max(start_offset, recorded_start or 0)
+        tier = LogTier.load(self.disk, self.directory)
+        start_offset = max(start_offset, recorded_start or 0, tier.log_start if tier is not None else 0)
         self._list_files(start_offset)
         is_new = is_new or not self.segments
         if recorded_start is not None and self.segments and self.segments[0].base_offset > start_offset:
@@ -149,7 +152,7 @@ class _Loader:
         self._ensure_segment(start_offset)
         end_offset = self.segments[-1].next_offset
         self.report.end_offset = end_offset
-        epochs = self._load_epochs(start_offset, end_offset)
+        epochs = self._load_epochs(tier.log_start if tier is not None else start_offset, end_offset)
         self._sync()
         if epochs.dirty:
             # What is found counts as synced, so later recoveries may not look at these batches again.
@@ -185,6 +188,7 @@ class _Loader:
             epochs,
             self.snapshots,
             start_offset,
+            tier,
             self.report,
             not self.report.clean and not self.synced,
         )

@@ -4,10 +4,14 @@ Who uses it: `Log.apply_retention`. Oldest first, and only while the next older 
 above the high watermark; the active segment only when all of it is obsolete, and then a new one takes its
 place.
 
+Of a log that is tiered only what is in the bucket goes, by `local.retention.ms` and `local.retention.bytes`; where the log
+begins across both tiers is decided elsewhere, and what lies below that goes, too. While nothing is copied to the bucket
+(`remote.log.copy.disable`, or a bucket that is away) everything that is not there stays.
+
 A segment without timestamps ages from the moment it was created or opened (Kafka looks at the file's
 modification time).
 
-Source: Kafka `UnifiedLog.deletableSegments` and its three predicates.
+Source: Kafka `UnifiedLog.deletableSegments` and its predicates; KIP-405.
 """
 
 from __future__ import annotations
@@ -24,21 +28,24 @@ logger = logging.getLogger(__name__)
 
 def obsolete_segments(log: Log, now_ms: int, high_watermark: int) -> int:
     """Return how many of the oldest segments retention gives up."""
-    config = log.config
-    excess = log.size_bytes - config.retention_bytes if config.delete and config.retention_bytes >= 0 else -1
-    by_time = config.delete and config.retention_ms >= 0
+    config, tier = log.config, log.tier
+    retention_ms, retention_bytes = config.retention_ms, config.retention_bytes
+    limit = high_watermark
+    if tier is not None:
+        retention_ms, retention_bytes = config.local_retention
+        limit = min(limit, tier.deletable_end)
+    excess = log.size_bytes - retention_bytes if config.delete and retention_bytes >= 0 else -1
+    by_time = config.delete and retention_ms >= 0
     count = 0
     segments = log.segments
     for index, segment in enumerate(segments):
         is_last = index + 1 == len(segments)
         end = log.end_offset if is_last else segments[index + 1].base_offset
-        if end > high_watermark or (is_last and segment.size == 0):
+        if end > limit or (is_last and segment.size == 0):
             break
         below_start = not is_last and end <= log.start_offset
         too_much = excess >= 0 and excess - segment.size >= 0
-        if not (
-            below_start or too_much or (by_time and now_ms - segment.age_timestamp > config.retention_ms)
-        ):
+        if not (below_start or too_much or (by_time and now_ms - segment.age_timestamp > retention_ms)):
             break
         excess -= segment.size
         count += 1

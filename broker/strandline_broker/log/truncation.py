@@ -8,6 +8,7 @@ Source: Kafka `UnifiedLog.truncateTo`, `truncateFullyAndStartAt`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from strandline_broker.log.producers import load_producers, snapshot_path
@@ -16,6 +17,7 @@ from strandline_broker.log.segment import Segment
 
 if TYPE_CHECKING:
     from strandline_broker.log.log import Log
+    from strandline_broker.log.producer_state import ProducerEntry
 
 
 def truncate_to(log: Log, offset: int) -> None:
@@ -38,8 +40,10 @@ def truncate_to(log: Log, offset: int) -> None:
         log.refuse()
 
 
-def reset_to(log: Log, offset: int) -> None:
-    """Drop everything and start over at `offset`."""
+def reset_to(
+    log: Log, offset: int, epochs: Iterable[tuple[int, int]] = (), producers: Iterable[ProducerEntry] = ()
+) -> None:
+    """Drop everything and start over at `offset`, with what is known of the records before it."""
     if log.failed:
         log.refuse()
     assert not log.staged, "batches are staged"
@@ -54,9 +58,32 @@ def reset_to(log: Log, offset: int) -> None:
         log.epochs.clear()
         log.write_start(offset)
         _settle(log)
+        _take_over(log, offset, list(epochs), list(producers))
     except OSError as error:
         log.fail(f"reset to {offset} failed: {error}")
         log.refuse()
+
+
+def _take_over(log: Log, offset: int, epochs: list[tuple[int, int]], producers: list[ProducerEntry]) -> None:
+    """Know what came before `offset`, durably: producers first. Raises DiskError.
+
+    A log without epochs is one that knows nothing yet, and starts over again after a crash in between.
+    """
+    if not epochs:
+        return
+    while log.snapshots:
+        log.disk.remove(snapshot_path(log.directory, log.snapshots.pop()))
+    log.producers.load(producers, offset, log.now_ms)
+    log.take_snapshot()
+    log.sync()
+    for epoch, start in epochs:
+        if start < offset:
+            log.epochs.assign(epoch, start)
+    log.epochs.truncate_from_start(log.tier.log_start if log.tier is not None else offset)
+    log.sync()
+    if log.keeper is not None:
+        # Above the recorded recovery point the snapshot would count for nothing.
+        log.keeper.recovery_point_falls(log, offset)
 
 
 def _end_below(log: Log, offset: int) -> int:
