@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from strandline_broker.replica.throttle import ReplicationThrottle
     from strandline_broker.seams.clock import Clock
     from strandline_broker.seams.disk import FileSlice
-    from strandline_broker.wire.fetch import FetchRequest
+    from strandline_broker.wire.fetch import FetchRequest, TierNews
     from strandline_broker.wire.header import RequestHeader
 
 NEWS_MS = 50
@@ -261,11 +261,12 @@ class ReplicaFetchHandler:
                 reading.add(target, error_row(self._replicas, target, error, partition))
                 target.told_high_watermark = -1
                 continue
-            high_watermark, start_offset = partition.high_watermark, partition.log.start_offset
+            high_watermark, start_offset = partition.high_watermark, partition.log_start_offset
             told = (target.told_high_watermark, target.told_start_offset)
-            if found is not None or not incremental or told != (high_watermark, start_offset):
+            tier = _tier_news(partition, target)
+            if found is not None or not incremental or told != (high_watermark, start_offset) or tier:
                 records = found or NO_RECORDS
-                row = (
+                row: Row = (
                     target.index,
                     0,
                     high_watermark,
@@ -275,7 +276,7 @@ class ReplicaFetchHandler:
                     NO_REPLICA,
                     records,
                 )
-                reading.add(target, row)
+                reading.add(target, row if tier is None else (*row, None, None, None, tier))
                 news.pop(key, None)  # also what counting the follower made new
             elif target.fetch_offset != partition.log.end_offset:
                 news[key] = None  # no room for it, or held back
@@ -331,6 +332,9 @@ class ReplicaFetchHandler:
             diverging = partition.diverging_epoch(target.last_fetched_epoch, target.fetch_offset)
             if diverging is not None:
                 return diverging
+        tier = partition.tier
+        if tier is not None and tier.has_moved(target.fetch_offset, target.last_fetched_epoch):
+            raise KafkaError(ErrorCode.OFFSET_MOVED_TO_TIERED_STORAGE)
         log = partition.log
         if not log.start_offset <= target.fetch_offset <= log.end_offset:
             raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
@@ -344,9 +348,17 @@ def _count(partition: Partition, request: FetchRequest, target: FetchTarget, now
     )
 
 
+def _tier_news(partition: Partition, target: FetchTarget) -> TierNews | None:
+    """Return what a follower of a tiered partition has not been told of the bucket, None for nothing."""
+    tier = partition.tier
+    if tier is None or tier.tiered_through == target.told_tiered_through:
+        return None
+    return tier.news
+
+
 def _parted(partition: Partition, target: FetchTarget, diverging: tuple[int, int]) -> Row:
     """Return the row that tells a follower where its log parts from ours."""
-    high_watermark, start_offset = partition.high_watermark, partition.log.start_offset
+    high_watermark, start_offset = partition.high_watermark, partition.log_start_offset
     return (
         target.index, 0, high_watermark, high_watermark, start_offset, None, NO_REPLICA, NO_RECORDS, diverging, None, None
     )  # fmt: skip

@@ -43,12 +43,14 @@ class FetchTarget:
         "max_bytes",
         "told_high_watermark",
         "told_start_offset",
+        "told_tiered_through",
     )
 
     def __init__(self, key: TopicKey, entry: tuple[int, int, int, int, int, int]) -> None:
         self.key = key
         self.told_high_watermark = -1
         self.told_start_offset = -1
+        self.told_tiered_through = -1
         self.index = entry[0]
         self.update(entry)
 

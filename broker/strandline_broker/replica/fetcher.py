@@ -13,6 +13,7 @@ What a leader answers, and what is done about it:
 | records | appended as they are |
 | a diverging epoch | the log is cut where the two part (KIP-595), at once, durably |
 | OFFSET_OUT_OF_RANGE, our end below the leader's start | everything is dropped, copying starts at the leader's start |
+| OFFSET_MOVED_TO_TIERED_STORAGE | the same, but copying starts behind what is in the bucket (`bootstrap.py`) |
 | NOT_LEADER_OR_FOLLOWER, an epoch error, an unknown topic id | one of us has not heard yet: again in a moment |
 | anything else, or our own disk | again after `replica.fetch.backoff.ms`; the others go on |
 
@@ -23,11 +24,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from strandline_broker.cluster.backoff import Backoff
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.peers.contract import PeerError
+from strandline_broker.replica.bootstrap import Bootstraps
 from strandline_broker.replica.follower_session import FollowerSession
 from strandline_broker.wire.api_keys import ApiKey
 from strandline_broker.wire.errors import DecodeError
@@ -42,9 +45,10 @@ if TYPE_CHECKING:
     from strandline_broker.peers.contract import PeerConnection
     from strandline_broker.replica.follower_session import PartitionKey
     from strandline_broker.replica.partition import Partition
+    from strandline_broker.replica.remote import TailState, TierBootstrap
     from strandline_broker.replica.throttle import ReplicationThrottle
     from strandline_broker.seams.clock import Clock
-    from strandline_broker.wire.fetch import FetchPartition
+    from strandline_broker.wire.fetch import FetchPartition, TierNews
     from strandline_broker.wire.fetch_client import FetchedPartition
 
 logger = logging.getLogger(__name__)
@@ -128,6 +132,7 @@ class LeaderFetcher:
         loop: asyncio.AbstractEventLoop,
         rng: random.Random,
         counters: FetchCounters | None = None,
+        bootstrap: TierBootstrap | None = None,
     ) -> None:
         self.leader_id = leader_id
         self._counters = counters if counters is not None else FetchCounters()
@@ -140,6 +145,7 @@ class LeaderFetcher:
         self._loop = loop
         self._rng = rng
         self._session = FollowerSession()
+        self._bootstraps = Bootstraps(bootstrap, loop)
         self._followed: dict[PartitionKey, _Followed] = {}
         # What the session has to be told; everything, while there is no session.
         self._changed: dict[PartitionKey, None] = {}
@@ -160,6 +166,7 @@ class LeaderFetcher:
             partition, epoch, Backoff(self._rng, first_s=_FIRST_DELAY_S, cap_s=self._settings.backoff_s)
         )
         self._followed[followed.key] = followed
+        self._bootstraps.cancel(followed.key)
         self._dropped.pop(followed.key, None)
         self._delayed.pop(followed.key, None)
         self._changed[followed.key] = None
@@ -175,6 +182,7 @@ class LeaderFetcher:
         if followed is None:
             return
         followed.partition.on_synced = None
+        self._bootstraps.cancel(key)
         for table in (self._changed, self._delayed, self._unsynced):
             table.pop(key, None)
         self._dropped[key] = None
@@ -189,6 +197,12 @@ class LeaderFetcher:
 
     async def run(self) -> None:
         """Copy until cancelled. Never raises because of the leader, the network or this broker's disk."""
+        try:
+            await self._run()
+        finally:
+            self._bootstraps.close()
+
+    async def _run(self) -> None:
         backoff = Backoff(self._rng, first_s=0.02, cap_s=self._settings.backoff_s)
         while True:
             connection: PeerConnection | None = None
@@ -271,7 +285,8 @@ class LeaderFetcher:
             if self._hold_back(one):
                 continue
             one.requested = True
-            entries[key] = (key[1], one.epoch, log.end_offset, log.last_epoch, log.start_offset, max_bytes)
+            log_start = one.partition.log_start_offset
+            entries[key] = (key[1], one.epoch, log.end_offset, log.last_epoch, log_start, max_bytes)
         return entries
 
     # -- durability ----------------------------------------------------------------------------------------------------
@@ -358,6 +373,8 @@ class LeaderFetcher:
                 )
                 partition.cut(offset)
             else:
+                if row.tier is not None:
+                    partition.start_tiering().learn(row.tier)
                 if len(row.records):
                     partition.append_from_leader(row.records, self._clock.now_ms())
                     if self._throttle is not None:
@@ -384,6 +401,9 @@ class LeaderFetcher:
             logger.debug("%r: broker %d answers %s", partition, self.leader_id, code.name)
             self._delay(one, one.backoff.next_s())
             return
+        if code is ErrorCode.OFFSET_MOVED_TO_TIERED_STORAGE and row.tier is not None:
+            self._moved(one, row, row.tier)
+            return
         if code is ErrorCode.OFFSET_OUT_OF_RANGE and row.log_start_offset > partition.log.end_offset:
             try:
                 partition.start_over(row.log_start_offset)
@@ -396,6 +416,49 @@ class LeaderFetcher:
             logger.error("%r: broker %d refuses a fetch at %d: %s", partition, self.leader_id,
                          partition.log.end_offset, code.name)  # fmt: skip
         self._delay(one, self._settings.backoff_s)
+
+    def _moved(self, one: _Followed, row: FetchedPartition, news: TierNews) -> None:
+        """Begin behind what is in the bucket: now, if nothing is there that counts, or when the state there is known."""
+        log_start = row.log_start_offset
+        if news.segment_key and news.tiered_through >= news.local_log_start:
+            self._delay(one, math.inf)
+            self._bootstraps.begin(
+                one.key,
+                news,
+                lambda tail: self._start_over(one, news.tiered_through, log_start, tail),
+                lambda: self._start_later(one),
+            )
+        elif log_start >= news.local_log_start:
+            self._start_over(one, log_start, log_start, None)
+        else:
+            # The leader has not looked into the bucket yet.
+            self._delay(one, one.backoff.next_s())
+
+    def _start_over(self, one: _Followed, offset: int, log_start: int, tail: TailState | None) -> None:
+        partition = one.partition
+        if (
+            self._followed.get(one.key) is not one
+            or partition.is_leader
+            or partition.leader_epoch != one.epoch
+        ):
+            return
+        try:
+            partition.start_tiering().raise_log_start(log_start)
+            partition.start_over(offset, tail)
+        except KafkaError as error:
+            logger.error("%r: %s", partition, error)
+            self._start_later(one)
+            return
+        one.backoff.reset()
+        one.delayed_until = 0.0
+        self._changed[one.key] = None
+        self._wake.set()
+
+    def _start_later(self, one: _Followed) -> None:
+        self._counters.refusals += 1
+        if self._followed.get(one.key) is one:
+            self._delay(one, self._settings.backoff_s)
+            self._wake.set()
 
 
 def truncation_offset(log: Log, leader_epoch: int, leader_end: int) -> int:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from strandline_broker.cluster.view import ClusterView
     from strandline_broker.replica.follower_session import PartitionKey
     from strandline_broker.replica.partition import Partition
+    from strandline_broker.replica.remote import TierBootstrap
     from strandline_broker.replica.throttle import ReplicationThrottle
     from strandline_broker.seams.clock import Clock
 
@@ -44,7 +45,10 @@ class Fetchers:
         loop: asyncio.AbstractEventLoop,
         rng: random.Random,
         throttle: ReplicationThrottle | None = None,
+        bootstrap: TierBootstrap | None = None,
     ) -> None:
+        """Make fetchers that copy nothing yet; `bootstrap` is None where there is no bucket."""
+        self._bootstrap = bootstrap
         self._own = own
         self._peers = peers
         self._listener = listener
@@ -92,6 +96,7 @@ class Fetchers:
                 loop=self._loop,
                 rng=self._rng,
                 counters=self.counters,
+                bootstrap=self._bootstrap,
             )
             self._tasks[leader_id] = self._loop.create_task(fetcher.run(), name=f"fetch-from-{leader_id}")
             self._tasks[leader_id].add_done_callback(_report)

@@ -21,14 +21,16 @@ which they compare.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from strandline_broker.errors import ErrorCode, KafkaError
+from strandline_broker.replica import lookup
+from strandline_broker.replica.deletion import Deletions
 from strandline_broker.replica.leadership import Leadership
+from strandline_broker.replica.tier import PartitionTier
 from strandline_broker.replica.waiters import (
     ROW_APPEND_TIME,
     ROW_BASE_OFFSET,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from strandline_broker.cluster.model import PartitionState, ReplicaRef
     from strandline_broker.log.log import Log
     from strandline_broker.log.producer_state import ProducerEntry
+    from strandline_broker.replica.remote import OffsetAt, TailState
     from strandline_broker.replica.waiters import AppendWaiter, FetchWaiter, ReplicaWaiter
     from strandline_broker.seams.disk import FileSlice
 
@@ -54,14 +57,6 @@ class FlushMode(Enum):
 
     FSYNC = "Fsync"
     REPLICATED = "Replicated"
-
-
-class OffsetAt(NamedTuple):
-    """A record found by time: its timestamp (ms), offset, and leader epoch (-1 where the log does not know it)."""
-
-    timestamp: int
-    offset: int
-    leader_epoch: int
 
 
 NEW_LEADER_MS = 10_000
@@ -78,11 +73,11 @@ class Partition:
     """
 
     __slots__ = (
+        "_deletions",
         "_fsync",
         "_gaps_excused_since_ms",
         "_high_watermark_waiters",
         "_local_waiters",
-        "_low_watermark_waiters",
         "_size_at_high_watermark",
         "_staged",
         "bytes_in",
@@ -102,6 +97,7 @@ class Partition:
         "replica_waiters",
         "replicated_in",
         "replicated_out",
+        "tier",
         "topic",
         "topic_id",
         "unfit_epoch",
@@ -114,6 +110,8 @@ class Partition:
         self.topic_id = topic_id
         self.index = index
         self.log = log
+        self.tier = PartitionTier(log, self._tell_followers) if log.tier is not None else None
+        """The part in the bucket; None for a partition that is not tiered."""
         self.is_leader = False
         self.leader_id = -1
         self.leader_epoch = -1
@@ -142,7 +140,7 @@ class Partition:
         self._staged: list[tuple[AppendWaiter, list[object], int]] = []
         self._local_waiters: deque[tuple[AppendWaiter, list[object], int]] = deque()
         self._high_watermark_waiters: deque[tuple[AppendWaiter, list[object], int]] = deque()
-        self._low_watermark_waiters: dict[asyncio.Future[None], None] = {}
+        self._deletions = Deletions()
 
     def __repr__(self) -> str:
         return f"<Partition {self.topic}-{self.index} epoch={self.leader_epoch} leader={self.leader_id}>"
@@ -178,9 +176,11 @@ class Partition:
             if self.leadership.frozen:
                 self._fail_impatient()
             self.advance_high_watermark()
-            self._wake_deletions()
+            self._deletions.wake()
             return
         self._fail_waiters()
+        if self.tier is not None:
+            self.tier.forget_role()
         self.leader_id = own.broker_id
         self.leader_epoch = epoch
         self.is_leader = True
@@ -200,8 +200,16 @@ class Partition:
         self.leader_id = leader_id
         self.leader_epoch = max(self.leader_epoch, leader_epoch)
         self.isr_size = 0
+        if self.tier is not None:
+            self.tier.forget_role()
         self._fail_waiters()
         self._wake_fetches(0)
+
+    def start_tiering(self) -> PartitionTier:
+        """Let a part of this partition lie in the bucket from now on. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
+        if self.tier is None:
+            self.tier = PartitionTier(self.log, self._tell_followers)
+        return self.tier
 
     def check_leader(self, current_leader_epoch: int = -1) -> None:
         """Refuse a client that asks the wrong broker, or with another epoch in mind (KIP-320).
@@ -259,7 +267,7 @@ class Partition:
         self.bytes_in += len(records)
         row[ROW_BASE_OFFSET] = staged.base_offset
         row[ROW_APPEND_TIME] = staged.log_append_time_ms
-        row[ROW_START_OFFSET] = self.log.start_offset
+        row[ROW_START_OFFSET] = self.log.start_offset if self.tier is None else self.tier.log_start
         self._staged.append((waiter, row, staged.last_offset + 1))
         return len(self._staged) == 1
 
@@ -345,6 +353,9 @@ class Partition:
         if self.fetch_waiters:
             for reader in tuple(self.fetch_waiters):
                 reader.data_arrived(max(arrived, 1))
+        self._tell_followers()
+
+    def _tell_followers(self) -> None:
         for follower, key in tuple(self.replica_waiters.items()):
             follower.high_watermark_moved(key)
 
@@ -378,7 +389,7 @@ class Partition:
     @property
     def log_start_offset(self) -> int:
         """First offset that can be read, in whatever tier."""
-        return self.log.start_offset
+        return self.log.start_offset if self.tier is None else self.tier.log_start
 
     @property
     def local_log_start_offset(self) -> int:
@@ -386,9 +397,18 @@ class Partition:
         return self.log.start_offset
 
     @property
+    def earliest_offset(self) -> int:
+        """The log start as clients may be told. Raises KafkaError(OFFSET_NOT_AVAILABLE) while a leader cannot know it."""
+        if self.tier is None:
+            return self.log.start_offset
+        if not self.tier.is_whole_here:
+            self.tier.loaded()
+        return self.tier.log_start
+
+    @property
     def highest_tiered_offset(self) -> int:
-        """Last offset in the bucket; -1 as long as nothing is tiered."""
-        return -1
+        """Last offset in the bucket; -1 as long as nothing is. Raises KafkaError(OFFSET_NOT_AVAILABLE)."""
+        return self.tier.loaded().end_offset - 1 if self.tier is not None else -1
 
     @property
     def log_end_offset(self) -> int:
@@ -404,15 +424,19 @@ class Partition:
         """Return the leader epoch in which the record at `offset` was written, or -1."""
         return self.log.epochs.epoch_of(offset)
 
-    def offset_for_timestamp(self, timestamp: int, end: int) -> OffsetAt | None:
-        """Return the first record below `end` whose timestamp (ms) is not below `timestamp`."""
-        found = self.log.offset_for_timestamp(timestamp, end)
-        return OffsetAt(*found) if found is not None else None
+    async def offset_for_timestamp(self, timestamp: int, end: int) -> OffsetAt | None:
+        """Return the first record below `end` whose timestamp (ms) is not below `timestamp`, in whatever tier.
 
-    def max_timestamp(self, end: int) -> OffsetAt | None:
-        """Return the first record with the highest timestamp among those below `end`, None if none has one."""
-        found = self.log.max_timestamp(end)
-        return OffsetAt(*found) if found is not None else None
+        Raises KafkaError OFFSET_NOT_AVAILABLE or KAFKA_STORAGE_ERROR where the bucket has to be read and cannot be.
+        """
+        return await lookup.offset_for_timestamp(self, timestamp, end)
+
+    async def max_timestamp(self, end: int) -> OffsetAt | None:
+        """Return the first record with the highest timestamp among those below `end`, None if none has one.
+
+        Raises KafkaError as `offset_for_timestamp` does.
+        """
+        return await lookup.max_timestamp(self, end)
 
     def epoch_end_offset(self, epoch: int) -> tuple[int, int]:
         """Return (largest epoch not above `epoch`, its end offset), or (-1, -1)."""
@@ -423,27 +447,7 @@ class Partition:
 
         Raises KafkaError OFFSET_OUT_OF_RANGE, POLICY_VIOLATION, KAFKA_STORAGE_ERROR, NOT_LEADER_OR_FOLLOWER.
         """
-        self.check_leader()
-        if not self.log.config.delete:
-            raise KafkaError(ErrorCode.POLICY_VIOLATION, "cleanup.policy does not contain delete")
-        offset = self.high_watermark if before_offset == -1 else before_offset
-        if not 0 <= offset <= self.high_watermark:
-            raise KafkaError(
-                ErrorCode.OFFSET_OUT_OF_RANGE,
-                f"offset {offset} is beyond the high watermark {self.high_watermark}",
-            )
-        self.log.advance_start(offset)
-        for follower, key in tuple(self.replica_waiters.items()):
-            follower.high_watermark_moved(key)
-        while (low := self.low_watermark()) < offset:
-            moved = asyncio.get_running_loop().create_future()
-            self._low_watermark_waiters[moved] = None
-            try:
-                await moved
-            finally:
-                del self._low_watermark_waiters[moved]
-            self.check_leader()
-        return low
+        return await self._deletions.delete(self, before_offset)
 
     def low_watermark(self) -> int:
         """Return the lowest log start of the replicas in sync, -1 while one has not said; only the leader knows it."""
@@ -482,8 +486,8 @@ class Partition:
         follower = leadership.fetched(broker_id, generation, log_end, log_start, self.log.end_offset, now)
         if log_end > self.high_watermark and leadership.counts(broker_id):
             self.advance_high_watermark()
-        if self._low_watermark_waiters:
-            self._wake_deletions()
+        if self._deletions:
+            self._deletions.wake()
         return leadership.may_want_to_join(follower, self.high_watermark)
 
     def read_for_follower(self, offset: int, max_bytes: int, *, min_one_batch: bool) -> FileSlice | None:
@@ -528,8 +532,18 @@ class Partition:
             self._size_at_high_watermark = size
             for reader in tuple(self.fetch_waiters):
                 reader.data_arrived(max(arrived, 1))
-        if log_start > self.log.start_offset:
-            self.log.advance_start(min(log_start, self.log.end_offset))
+        if log_start > self.log_start_offset:
+            self.raise_log_start(min(log_start, self.log.end_offset))
+
+    def raise_log_start(self, offset: int) -> None:
+        """Let the log begin at `offset`, no later than its end, in all its tiers; followers learn of it.
+
+        Raises KafkaError(KAFKA_STORAGE_ERROR).
+        """
+        if self.tier is not None:
+            self.tier.raise_log_start(offset)
+        self.log.advance_start(offset)
+        self._tell_followers()
 
     def cut(self, offset: int) -> None:
         """Drop everything from `offset` on that the leader does not have. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
@@ -538,11 +552,14 @@ class Partition:
         self.log.truncate_to(offset)
         self.high_watermark = min(self.high_watermark, self.log.end_offset)
 
-    def start_over(self, offset: int) -> None:
-        """Drop everything and begin at `offset`, the leader's log start. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
+    def start_over(self, offset: int, tail: TailState | None = None) -> None:
+        """Drop everything and begin at `offset`, as the leader says; `tail` is what came before, in the bucket.
+
+        Raises KafkaError(KAFKA_STORAGE_ERROR).
+        """
         logger.warning("%r: its log [%d, %d) is gone at the leader; starting over at %d", self,
                        self.log.start_offset, self.log.end_offset, offset)  # fmt: skip
-        self.log.reset_to(offset)
+        self.log.reset_to(offset, *(tail or ()))
         self.high_watermark = offset
 
     # -- internal ------------------------------------------------------------------------------------------------------
@@ -576,10 +593,4 @@ class Partition:
             waiter.data_arrived(byte_count)
         for follower, key in tuple(self.replica_waiters.items()):
             follower.data_arrived(key)
-        self._wake_deletions()
-
-    def _wake_deletions(self) -> None:
-        """Let DeleteRecords look at the low watermark again."""
-        for moved in self._low_watermark_waiters:
-            if not moved.done():
-                moved.set_result(None)
+        self._deletions.wake()

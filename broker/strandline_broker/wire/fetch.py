@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from strandline_broker.seams.disk import FileSlice
 from strandline_broker.wire.errors import DecodeError, EncodeError
@@ -41,6 +41,18 @@ from strandline_broker.wire.produce import (
 FIRST_FLEXIBLE: Final = 12
 FIRST_WITH_TOPIC_IDS: Final = 13
 FIRST_WITH_REPLICA_STATE: Final = 15
+
+
+class TierNews(NamedTuple):
+    """What a leader tells a follower of a tiered partition, in a tagged field of our own (docs/formats.md)."""
+
+    tiered_through: int
+    """Below this offset local segments may be deleted; a new replica begins here."""
+    local_log_start: int
+    """First offset that the leader has on its disk."""
+    segment_key: str
+    """The segment object that ends at `tiered_through`; empty for none."""
+
 
 FetchPartition = tuple[int, int, int, int, int, int]
 """(index, current leader epoch, fetch offset, last fetched epoch, log start offset, max bytes)"""
@@ -291,10 +303,14 @@ _PREFIX_V4 = struct.Struct(">iii").pack
 _DIVERGING_TAG = struct.Struct(">BBiqB").pack
 _LEADER_TAG = struct.Struct(">BBiiB").pack
 _SNAPSHOT_TAG = struct.Struct(">BBqiB").pack
+TIER_TAG: Final = 10_000
+"""Far above what Kafka may ever use; only the listener between brokers carries it."""
+_TIER_TAG = encode_uvarint(TIER_TAG)
+_TIER_NEWS = struct.Struct(">qq").pack
 _DEFAULT_PAIR: Final = (-1, -1)
-_NO_DETAILS: Final[tuple[Any, ...]] = (None, None, None)
+_NO_DETAILS: Final[tuple[Any, ...]] = (None, None, None, None)
 _NULL_ARRAY: Final = b"\xff\xff\xff\xff"
-_ONE_BYTE: Final = (b"\x00", b"\x01", b"\x02", b"\x03")
+_ONE_BYTE: Final = (b"\x00", b"\x01", b"\x02", b"\x03", b"\x04")
 
 
 def encode_fetch_response(
@@ -310,9 +326,9 @@ def encode_fetch_response(
 
     A partition is `(index, error code, high watermark, last stable offset, log start offset, [(producer id,
     first offset), ...] | None, preferred read replica or -1, records | None)`, optionally followed by
-    `(epoch, end offset) | None` where logs diverge, `(leader id, leader epoch) | None` and a snapshot `(end
-    offset, epoch) | None`. Records that are None are sent as empty, never as null, as Kafka does; records
-    with a length of 0 are no part of the result.
+    `(epoch, end offset) | None` where logs diverge, `(leader id, leader epoch) | None`, a snapshot `(end
+    offset, epoch) | None` and `TierNews | None`. Records that are None are sent as empty, never as null, as
+    Kafka does; records with a length of 0 are no part of the result.
     """
     try:
         if version >= FIRST_FLEXIBLE:
@@ -406,7 +422,7 @@ def _encode_aborted_flexible(aborted: Sequence[tuple[int, int]]) -> bytes:
 
 def _encode_partition_tags(partition: tuple[Any, ...]) -> bytes:
     """Encode the tagged fields of a partition; what equals the schema's default is left out."""
-    diverging, leader, snapshot = (partition + _NO_DETAILS[len(partition) - 8 :])[8:]
+    diverging, leader, snapshot, tier = (partition + _NO_DETAILS[len(partition) - 8 :])[8:]
     parts = []
     if diverging is not None and diverging != _DEFAULT_PAIR:
         parts.append(_DIVERGING_TAG(0, 13, *diverging, 0))
@@ -414,6 +430,9 @@ def _encode_partition_tags(partition: tuple[Any, ...]) -> bytes:
         parts.append(_LEADER_TAG(1, 9, *leader, 0))
     if snapshot is not None and snapshot != _DEFAULT_PAIR:
         parts.append(_SNAPSHOT_TAG(2, 13, *snapshot, 0))
+    if tier is not None:
+        body = _TIER_NEWS(tier[0], tier[1]) + encode_compact_string(tier[2]) + b"\x00"
+        parts.append(_TIER_TAG + encode_uvarint(len(body)) + body)
     return _ONE_BYTE[len(parts)] + b"".join(parts)
 
 

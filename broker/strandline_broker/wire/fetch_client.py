@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from strandline_broker.wire.errors import DecodeError, EncodeError
-from strandline_broker.wire.fetch import FetchPartition
+from strandline_broker.wire.fetch import TIER_TAG, FetchPartition, TierNews
 from strandline_broker.wire.primitives import (
     MALFORMED,
+    Buffer,
     encode_compact_string,
     encode_uvarint,
+    read_compact_string,
     read_tagged_fields,
     read_uvarint,
     skip_tagged_fields,
@@ -47,6 +49,7 @@ _DIVERGING_TAG: Final = 0
 _LEADER_TAG: Final = 1
 _DIVERGING = struct.Struct(">iq").unpack_from
 _LEADER = struct.Struct(">ii").unpack_from
+_TIER_NEWS = struct.Struct(">qq").unpack_from
 _DEFAULT_PAIR: Final = (-1, -1)
 
 
@@ -63,6 +66,8 @@ class FetchedPartition(NamedTuple):
     """(broker id, epoch) of the leader, where the one that answers is not."""
     records: memoryview
     """Whole batches, perhaps followed by the start of another one; empty where there are none."""
+    tier: TierNews | None = None
+    """What the leader of a tiered partition says of the bucket, where that is news."""
 
 
 class FetchResponse(NamedTuple):
@@ -169,11 +174,13 @@ def _decode(body: memoryview) -> FetchResponse:
                 raise DecodeError(f"records of {length - 1} bytes where {size - pos} are left")
             records = body[pos:end]
             if body[end] == 0:
-                diverging = leader = None
+                diverging = leader = tier = None
                 pos = end + 1
             else:
-                diverging, leader, pos = _read_partition_tags(body, end)
-            partitions.append(_new(FetchedPartition, (index, error, high, start, diverging, leader, records)))
+                diverging, leader, tier, pos = _read_partition_tags(body, end)
+            partitions.append(
+                _new(FetchedPartition, (index, error, high, start, diverging, leader, records, tier))
+            )
         topics.append((topic_id, partitions))
         pos = pos + 1 if body[pos] == 0 else skip_tagged_fields(body, pos)
     pos = skip_tagged_fields(body, pos)
@@ -195,8 +202,8 @@ def _skip_aborted(body: memoryview, pos: int) -> tuple[int, int]:
 
 def _read_partition_tags(
     body: memoryview, pos: int
-) -> tuple[tuple[int, int] | None, tuple[int, int] | None, int]:
-    """Return (diverging, leader, position behind the tagged fields); pairs that say nothing are None."""
+) -> tuple[tuple[int, int] | None, tuple[int, int] | None, TierNews | None, int]:
+    """Return (diverging, leader, tier, position behind the tagged fields); pairs that say nothing are None."""
     tags, pos = read_tagged_fields(body, pos)
     pairs: list[tuple[int, int] | None] = []
     for tag, unpack, fixed in ((_DIVERGING_TAG, _DIVERGING, 12), (_LEADER_TAG, _LEADER, 8)):
@@ -208,7 +215,15 @@ def _read_partition_tags(
         if skip_tagged_fields(field, fixed) != len(field):
             raise DecodeError(f"bytes are left in tagged field {tag} of a partition")
         pairs.append(None if pair == _DEFAULT_PAIR else pair)
-    return pairs[0], pairs[1], pos
+    return pairs[0], pairs[1], _read_tier(tags[TIER_TAG]) if TIER_TAG in tags else None, pos
+
+
+def _read_tier(field: Buffer) -> TierNews:
+    tiered_through, local_log_start = _TIER_NEWS(field)
+    segment_key, end = read_compact_string(field, 16)
+    if skip_tagged_fields(field, end) != len(field):
+        raise DecodeError(f"bytes are left in tagged field {TIER_TAG} of a partition")
+    return TierNews(tiered_through, local_log_start, segment_key)
 
 
 def _bad_count(count: int) -> DecodeError:

@@ -39,7 +39,7 @@ from strandline_broker.cluster.store import ClusterStore
 from strandline_broker.cluster.view import ClusterView
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.producer_state import ProducerEntry
-from strandline_broker.replica.partition import OffsetAt
+from strandline_broker.replica.remote import OffsetAt
 from strandline_broker.seams.clock import ManualClock
 from strandline_broker.server.config import BrokerConfig
 from strandline_broker.wire import cold

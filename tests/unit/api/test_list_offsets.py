@@ -7,7 +7,7 @@ import pytest
 from tests.unit.api.support import FakeBroker, FakePartition, broker, run
 
 from strandline_broker.errors import ErrorCode
-from strandline_broker.replica.partition import OffsetAt
+from strandline_broker.replica.remote import OffsetAt
 from strandline_broker.wire.api_keys import ApiKey
 
 LATEST, EARLIEST, MAX, EARLIEST_LOCAL, TIERED, PENDING = range(-1, -7, -1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.wire import oracle
 
 from strandline_broker.wire.errors import DecodeError, EncodeError
-from strandline_broker.wire.fetch import decode_fetch, encode_fetch_response
+from strandline_broker.wire.fetch import TierNews, decode_fetch, encode_fetch_response
 from strandline_broker.wire.fetch_client import (
     decode_fetch_response,
     encode_fetch_request,
@@ -170,6 +170,7 @@ def test_responses_of_every_version_are_read_as_kio_wrote_them(version: int, dat
                     pair_or_none(p.diverging_epoch.epoch, p.diverging_epoch.end_offset),
                     pair_or_none(p.current_leader.leader_id, p.current_leader.leader_epoch),
                     memoryview(p.records or b""),
+                    None,
                 )
                 for p in topic.partitions
             ],
@@ -224,7 +225,7 @@ def seen(*fields: Any) -> tuple[Any, ...]:
     """What a follower sees of a partition as `encode_fetch_response` takes it."""
     index, code, high, _, start, _, _, records, *details = fields
     diverging, leader = (None if pair == DEFAULT else pair for pair in (*details, None, None)[:2])
-    return index, code, high, start, diverging, leader, memoryview(records or b"")
+    return index, code, high, start, diverging, leader, memoryview(records or b""), None
 
 
 def sample() -> memoryview:
@@ -269,6 +270,22 @@ def test_a_tag_that_is_longer_than_its_struct_is_a_decode_error() -> None:
                 decode_fetch_response(body, 16)
         else:
             decode_fetch_response(body, 16)
+
+
+def test_what_a_leader_says_of_the_bucket_comes_through() -> None:
+    news = TierNews(1 << 40, 12, "x/00000000000000000012-0000000003-a.seg")
+    rows = [
+        (0, 0, 9, 9, 1, None, -1, b"records", None, None, None, news),
+        (1, 109, 9, 9, 1, None, -1, b"", (4, 7), (2, 8), (9, 9), news._replace(segment_key="")),
+        (2, 0, 9, 9, 1, None, -1, b"", None, None, None, None),
+    ]
+    body = body_of(encode_fetch_response(17, 7, 0, 5, [(bytes(15) + b"\1", rows)]))
+    ((_, found),) = decode_fetch_response(body, 17).topics
+    assert [row.tier for row in found] == [news, news._replace(segment_key=""), None]
+    assert (found[1].diverging, found[1].leader) == ((4, 7), (2, 8))
+    for end in range(len(body)):
+        with pytest.raises(DecodeError):
+            decode_fetch_response(body[:end], 17)
 
 
 @pytest.mark.parametrize("count", [b"\xff\xff\xff\xff\x0f", b"\xc1\x9a\x0c", b"\0"])

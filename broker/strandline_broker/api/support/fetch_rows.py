@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NO_RECORDS = b""
 NO_REPLICA = -1
 _ROW_LEADER = 9
+_ROW_TIER = 11
 
 Row = tuple[object, ...]
 """A partition as `wire.fetch.encode_fetch_response` takes it."""
@@ -31,7 +32,10 @@ def error_row(
     leader = None
     if error.code in (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH):
         leader = replicas.current_leader(target.key, target.index)
-    start_offset = partition.log.start_offset if partition is not None and partition.is_leader else -1
+    start_offset = partition.log_start_offset if partition is not None and partition.is_leader else -1
+    tier = None
+    if error.code is ErrorCode.OFFSET_MOVED_TO_TIERED_STORAGE and partition is not None and partition.tier:
+        tier = partition.tier.news
     return (
         target.index,
         int(error.code),
@@ -44,6 +48,7 @@ def error_row(
         None,
         leader,
         None,
+        tier,
     )
 
 
@@ -78,5 +83,7 @@ def _remember(session: FetchSession, topics: dict[TopicKey, list[Row]]) -> None:
                 continue
             target.told_high_watermark = row[2]  # type: ignore[assignment]
             target.told_start_offset = row[4]  # type: ignore[assignment]
+            if len(row) > _ROW_TIER and row[_ROW_TIER] is not None:
+                target.told_tiered_through = row[_ROW_TIER].tiered_through  # type: ignore[attr-defined]
             if row[7] is not NO_RECORDS:
                 session.served(target)
