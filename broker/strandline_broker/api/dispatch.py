@@ -85,6 +85,7 @@ class Dispatcher:
         """End the handlers that still wait; their clients see the connection close."""
         for handler in self._frame_handlers.values():
             handler.close()
+        await self._fetch.close()
         for task in self._waiting:
             task.cancel()
         await asyncio.gather(*self._waiting, return_exceptions=True)
