@@ -93,13 +93,23 @@ class PartitionHandle(Protocol):
         ...
 
     @property
+    def earliest_offset(self) -> int:
+        """The log start as clients may be told. Raises KafkaError(OFFSET_NOT_AVAILABLE) while it is not known."""
+        ...
+
+    @property
     def local_log_start_offset(self) -> int:
         """First offset on a local disk; the log start without tiering."""
         ...
 
     @property
     def highest_tiered_offset(self) -> int:
-        """Last offset in the bucket, or -1."""
+        """Last offset in the bucket, or -1. Raises KafkaError(OFFSET_NOT_AVAILABLE) while that is not known."""
+        ...
+
+    @property
+    def earliest_pending_upload_offset(self) -> int:
+        """First offset that is to go to the bucket, or -1. Raises KafkaError(OFFSET_NOT_AVAILABLE)."""
         ...
 
     @property
@@ -126,12 +136,15 @@ class PartitionHandle(Protocol):
         """Return the leader epoch in which the record at `offset` was written, or -1."""
         ...
 
-    def offset_for_timestamp(self, timestamp: int, end: int) -> Found | None:
-        """Return the first record whose timestamp is not below `timestamp` (ms), if its offset is below `end`."""
+    async def offset_for_timestamp(self, timestamp: int, end: int) -> Found | None:
+        """Return the first record whose timestamp is not below `timestamp` (ms), if its offset is below `end`.
+
+        Raises KafkaError OFFSET_NOT_AVAILABLE, KAFKA_STORAGE_ERROR where the bucket has to be read and cannot be.
+        """
         ...
 
-    def max_timestamp(self, end: int) -> Found | None:
-        """Return the first record with the highest timestamp among those below `end`, or None."""
+    async def max_timestamp(self, end: int) -> Found | None:
+        """Return the first record with the highest timestamp among those below `end`, or None. Raises as above."""
         ...
 
     def epoch_end_offset(self, epoch: int) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """ListOffsets (key 2), versions 1-11.
 
-Differences from Kafka: the debugging replica id -2 gets no answer from followers. A lookup that would have to
-read the bucket is not held back (`timeout` of v10 is not needed before tiering).
+Differences from Kafka: the debugging replica id -2 gets no answer from followers. A leader of a tiered partition that
+has not loaded the manifest yet answers OFFSET_NOT_AVAILABLE where it would need it; a bucket that cannot be read makes
+KAFKA_STORAGE_ERROR of a look-up by timestamp, one that is too slow REQUEST_TIMED_OUT. Clients retry on all of them.
 
 Version notes: v2 isolation level, v4 leader epochs (KIP-320), v5 OFFSET_NOT_AVAILABLE (LEADER_NOT_AVAILABLE
 before), v7 max timestamp (-3, KIP-734), v8 earliest local (-4, KIP-405), v9 latest tiered (-5, KIP-1005), v10
@@ -38,6 +39,10 @@ _MIN_VERSION = {
     EARLIEST_PENDING_UPLOAD: 11,
 }
 _CONSUMER = -1
+_DEFAULT_TIMEOUT_MS = 30_000
+"""Time for look-ups in the bucket where the request names none (Kafka's `remote.list.offsets.request.timeout.ms`)."""
+_LOOKUPS_IN_BUCKET = 16
+"""Look-ups of one request that wait for the bucket at once."""
 _READ_COMMITTED = 1
 _NOT_FOUND: Found = (-1, -1, -1)
 
@@ -67,34 +72,83 @@ def _reads_records(timestamp: int) -> bool:
 
 
 async def _read_and_answer(broker: BrokerApi, request: Request, asked: _Asked) -> Mapping[str, Any]:
-    """Do the same with pauses: a look-up may cost a millisecond, and a request may ask for thousands."""
+    """Do the same with pauses: a look-up may cost a millisecond, and a request may ask for thousands.
+
+    Those that wait for the bucket wait beside each other.
+    """
+    timeout_ms = request.milliseconds("timeout", _DEFAULT_TIMEOUT_MS)
+    timeout_s = min(max(timeout_ms, 0), broker.config.request_timeout_max_ms) / 1000
+    in_bucket = asyncio.Semaphore(_LOOKUPS_IN_BUCKET)
     answer = []
-    for topic in request.body.topics:
-        rows = []
-        for part in topic.partitions:
-            rows.append(_row(broker, request, topic.name, part, asked))
-            if _reads_records(part.timestamp):
+    async with asyncio.TaskGroup() as group:
+        for topic in request.body.topics:
+            tasks = []
+            for part in topic.partitions:
+                row = _row_read(broker, request, topic.name, part, asked, in_bucket, timeout_s)
+                tasks.append(group.create_task(row))
                 await asyncio.sleep(0)
-        answer.append({"name": topic.name, "partitions": rows})
-    return {"topics": answer}
+            answer.append((topic.name, tasks))
+    return {
+        "topics": [{"name": name, "partitions": [task.result() for task in tasks]} for name, tasks in answer]
+    }
+
+
+async def _row_read(
+    broker: BrokerApi,
+    request: Request,
+    topic: str,
+    part: Any,
+    asked: _Asked,
+    in_bucket: asyncio.Semaphore,
+    timeout_s: float,
+) -> dict[str, Any]:
+    if not _reads_records(part.timestamp):
+        return _row(broker, request, topic, part, asked)
+    found, error = _NOT_FOUND, ErrorCode.NONE
+    try:
+        partition = _partition(broker, request, topic, part, asked)
+        end = _visible_end(partition, request)
+        async with asyncio.timeout(timeout_s), in_bucket:
+            at = (
+                await partition.max_timestamp(end)
+                if part.timestamp == MAX_TIMESTAMP
+                else await partition.offset_for_timestamp(part.timestamp, end)
+            )
+        if at is None:
+            # What is not visible yet may become so without a new record: only a settled high watermark says
+            # "not found".
+            _check_high_watermark(partition)
+        else:
+            found = at
+    except KafkaError as refusal:
+        error = refusal.code
+    except TimeoutError:
+        error = ErrorCode.REQUEST_TIMED_OUT
+    return _answer(request, part, found, error)
 
 
 def _row(broker: BrokerApi, request: Request, topic: str, part: Any, asked: _Asked) -> dict[str, Any]:
-    found = _NOT_FOUND
-    error = ErrorCode.NONE
+    found, error = _NOT_FOUND, ErrorCode.NONE
     try:
-        if asked[topic, part.partition_index] > 1:
-            raise KafkaError(ErrorCode.INVALID_REQUEST, "a partition is asked for twice")
-        if part.timestamp < 0 and _MIN_VERSION.get(part.timestamp, 1 << 15) > request.version:
-            raise KafkaError(
-                ErrorCode.UNSUPPORTED_VERSION, f"timestamp {part.timestamp} in v{request.version}"
-            )
-        partition = broker.partition(topic, part.partition_index, getattr(part, "current_leader_epoch", -1))
+        partition = _partition(broker, request, topic, part, asked)
         found = _look_up(partition, part.timestamp, _visible_end(partition, request))
     except KafkaError as refusal:
         error = refusal.code
-        if error is ErrorCode.OFFSET_NOT_AVAILABLE and request.version < 5:
-            error = ErrorCode.LEADER_NOT_AVAILABLE
+    return _answer(request, part, found, error)
+
+
+def _partition(broker: BrokerApi, request: Request, topic: str, part: Any, asked: _Asked) -> PartitionHandle:
+    """Return the partition that a row asks for, if what it asks makes sense. Raises KafkaError."""
+    if asked[topic, part.partition_index] > 1:
+        raise KafkaError(ErrorCode.INVALID_REQUEST, "a partition is asked for twice")
+    if part.timestamp < 0 and _MIN_VERSION.get(part.timestamp, 1 << 15) > request.version:
+        raise KafkaError(ErrorCode.UNSUPPORTED_VERSION, f"timestamp {part.timestamp} in v{request.version}")
+    return broker.partition(topic, part.partition_index, getattr(part, "current_leader_epoch", -1))
+
+
+def _answer(request: Request, part: Any, found: Found, error: ErrorCode) -> dict[str, Any]:
+    if error is ErrorCode.OFFSET_NOT_AVAILABLE and request.version < 5:
+        error = ErrorCode.LEADER_NOT_AVAILABLE
     return {
         "partition_index": part.partition_index,
         "error_code": error,
@@ -117,27 +171,16 @@ def _look_up(partition: PartitionHandle, timestamp: int, end: int) -> Found:
     if timestamp == LATEST:
         _check_high_watermark(partition)
         return (-1, end, partition.leader_epoch)
-    if timestamp in (EARLIEST, EARLIEST_LOCAL):
-        local = timestamp == EARLIEST_LOCAL
-        start = partition.local_log_start_offset if local else partition.log_start_offset
-        return (-1, start, partition.epoch_at(start))
-    if timestamp in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):
-        tiered = partition.highest_tiered_offset
-        if tiered < 0:
-            return _NOT_FOUND
-        wanted = tiered if timestamp == LATEST_TIERED else tiered + 1
-        return (-1, wanted, partition.epoch_at(wanted))
-    found = (
-        partition.max_timestamp(end)
-        if timestamp == MAX_TIMESTAMP
-        else partition.offset_for_timestamp(timestamp, end)
-    )
-    if found is None:
-        # What is not visible yet may become so without a new record: only a settled high watermark says
-        # "not found".
-        _check_high_watermark(partition)
-        return _NOT_FOUND
-    return found
+    if timestamp == EARLIEST:
+        offset = partition.earliest_offset
+    elif timestamp == EARLIEST_LOCAL:
+        offset = partition.local_log_start_offset
+    elif timestamp == LATEST_TIERED:
+        offset = partition.highest_tiered_offset
+    else:
+        assert timestamp == EARLIEST_PENDING_UPLOAD, "no other is without a look at records"
+        offset = partition.earliest_pending_upload_offset
+    return (-1, offset, partition.epoch_at(offset)) if offset >= 0 else _NOT_FOUND
 
 
 def _check_high_watermark(partition: PartitionHandle) -> None:

@@ -1,6 +1,6 @@
 """DeleteRecords at a leader: a new log start, and the wait until everybody who counts has it.
 
-That is every replica in sync, as it says in its fetches, and for a tiered partition the bucket (design section 6).
+That is every replica in sync, as it says in its fetches, and for a tiered partition the bucket first (design section 6).
 
 Who uses it: `Partition`, which owns one.
 """
@@ -38,8 +38,11 @@ class Deletions:
                 ErrorCode.OFFSET_OUT_OF_RANGE,
                 f"offset {offset} is beyond the high watermark {partition.high_watermark}",
             )
-        partition.raise_log_start(offset)
-        while (low := _low_watermark(partition)) < offset:
+        if partition.tier is not None:
+            partition.tier.ask_log_start(offset)
+        else:
+            partition.raise_log_start(offset)
+        while (low := partition.low_watermark()) < offset:
             moved = asyncio.get_running_loop().create_future()
             self._waiters[moved] = None
             try:
@@ -54,8 +57,3 @@ class Deletions:
         for moved in self._waiters:
             if not moved.done():
                 moved.set_result(None)
-
-
-def _low_watermark(partition: Partition) -> int:
-    low = partition.low_watermark()
-    return low if partition.tier is None else min(low, partition.tier.published_log_start)

@@ -27,9 +27,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from strandline_broker.errors import ErrorCode, KafkaError
-from strandline_broker.replica import lookup
 from strandline_broker.replica.deletion import Deletions
 from strandline_broker.replica.leadership import Leadership
+from strandline_broker.replica.offsets import PartitionOffsets
 from strandline_broker.replica.tier import PartitionTier
 from strandline_broker.replica.waiters import (
     ROW_APPEND_TIME,
@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 
     from strandline_broker.cluster.model import PartitionState, ReplicaRef
     from strandline_broker.log.log import Log
-    from strandline_broker.log.producer_state import ProducerEntry
-    from strandline_broker.replica.remote import OffsetAt, TailState
+    from strandline_broker.replica.remote import TailState
     from strandline_broker.replica.waiters import AppendWaiter, FetchWaiter, ReplicaWaiter
     from strandline_broker.seams.disk import FileSlice
 
@@ -66,7 +65,7 @@ them in order. Told of the gap itself, librdkafka gives up its epoch, for all pa
 the last leader, or another partition's, may have written: duplicates."""
 
 
-class Partition:
+class Partition(PartitionOffsets):
     """A partition that has a replica on this broker.
 
     `leader_epoch` is -1 until the cluster store names a leader. `leadership` is there exactly while this broker leads.
@@ -91,13 +90,11 @@ class Partition:
         "leader_high_watermark",
         "leader_id",
         "leadership",
-        "log",
         "min_isr",
         "on_synced",
         "replica_waiters",
         "replicated_in",
         "replicated_out",
-        "tier",
         "topic",
         "topic_id",
         "unfit_epoch",
@@ -110,8 +107,7 @@ class Partition:
         self.topic_id = topic_id
         self.index = index
         self.log = log
-        self.tier = PartitionTier(log, self._tell_followers) if log.tier is not None else None
-        """The part in the bucket; None for a partition that is not tiered."""
+        self.tier = PartitionTier(log, self._tier_moved) if log.tier is not None else None
         self.is_leader = False
         self.leader_id = -1
         self.leader_epoch = -1
@@ -208,7 +204,7 @@ class Partition:
     def start_tiering(self) -> PartitionTier:
         """Let a part of this partition lie in the bucket from now on. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
         if self.tier is None:
-            self.tier = PartitionTier(self.log, self._tell_followers)
+            self.tier = PartitionTier(self.log, self._tier_moved)
         return self.tier
 
     def check_leader(self, current_leader_epoch: int = -1) -> None:
@@ -353,11 +349,13 @@ class Partition:
         if self.fetch_waiters:
             for reader in tuple(self.fetch_waiters):
                 reader.data_arrived(max(arrived, 1))
-        self._tell_followers()
+        self._tier_moved()
 
-    def _tell_followers(self) -> None:
+    def _tier_moved(self) -> None:
+        """Tell followers, and let DeleteRecords look again."""
         for follower, key in tuple(self.replica_waiters.items()):
             follower.high_watermark_moved(key)
+        self._deletions.wake()
 
     # -- reads ---------------------------------------------------------------------------------------------------------
 
@@ -386,62 +384,6 @@ class Partition:
         """Log end when the current epoch began; the high watermark may lag it for a moment (KIP-207)."""
         return self.leadership.epoch_start if self.leadership is not None else self.log.end_offset
 
-    @property
-    def log_start_offset(self) -> int:
-        """First offset that can be read, in whatever tier."""
-        return self.log.start_offset if self.tier is None else self.tier.log_start
-
-    @property
-    def local_log_start_offset(self) -> int:
-        """First offset on the local disk; the log start as long as nothing is tiered."""
-        return self.log.start_offset
-
-    @property
-    def earliest_offset(self) -> int:
-        """The log start as clients may be told. Raises KafkaError(OFFSET_NOT_AVAILABLE) while a leader cannot know it."""
-        if self.tier is None:
-            return self.log.start_offset
-        if not self.tier.is_whole_here:
-            self.tier.loaded()
-        return self.tier.log_start
-
-    @property
-    def highest_tiered_offset(self) -> int:
-        """Last offset in the bucket; -1 as long as nothing is. Raises KafkaError(OFFSET_NOT_AVAILABLE)."""
-        return self.tier.loaded().end_offset - 1 if self.tier is not None else -1
-
-    @property
-    def log_end_offset(self) -> int:
-        """Offset of the next record."""
-        return self.log.end_offset
-
-    @property
-    def producers(self) -> Iterable[ProducerEntry]:
-        """What is remembered of the producers of this partition."""
-        return self.log.producers
-
-    def epoch_at(self, offset: int) -> int:
-        """Return the leader epoch in which the record at `offset` was written, or -1."""
-        return self.log.epochs.epoch_of(offset)
-
-    async def offset_for_timestamp(self, timestamp: int, end: int) -> OffsetAt | None:
-        """Return the first record below `end` whose timestamp (ms) is not below `timestamp`, in whatever tier.
-
-        Raises KafkaError OFFSET_NOT_AVAILABLE or KAFKA_STORAGE_ERROR where the bucket has to be read and cannot be.
-        """
-        return await lookup.offset_for_timestamp(self, timestamp, end)
-
-    async def max_timestamp(self, end: int) -> OffsetAt | None:
-        """Return the first record with the highest timestamp among those below `end`, None if none has one.
-
-        Raises KafkaError as `offset_for_timestamp` does.
-        """
-        return await lookup.max_timestamp(self, end)
-
-    def epoch_end_offset(self, epoch: int) -> tuple[int, int]:
-        """Return (largest epoch not above `epoch`, its end offset), or (-1, -1)."""
-        return self.log.epoch_end_offset(epoch)
-
     async def delete_records(self, before_offset: int) -> int:
         """Raise the log start to `before_offset` (-1: to the high watermark) and return the low watermark.
 
@@ -454,7 +396,7 @@ class Partition:
         leadership = self.leadership
         if leadership is None:
             return -1
-        return leadership.low_watermark(self.log.start_offset, leadership.state.isr_ids)
+        return leadership.low_watermark(self.log_start_offset, leadership.state.isr_ids)
 
     def diverging_epoch(self, last_fetched_epoch: int, fetch_offset: int) -> tuple[int, int] | None:
         """Return (epoch, end offset) where a reader's log parts from this one, or None if it does not (KIP-595).
@@ -543,7 +485,7 @@ class Partition:
         if self.tier is not None:
             self.tier.raise_log_start(offset)
         self.log.advance_start(offset)
-        self._tell_followers()
+        self._tier_moved()
 
     def cut(self, offset: int) -> None:
         """Drop everything from `offset` on that the leader does not have. Raises KafkaError(KAFKA_STORAGE_ERROR)."""

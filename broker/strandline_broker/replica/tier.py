@@ -21,37 +21,35 @@ if TYPE_CHECKING:
     from strandline_broker.log.tier import LogTier
     from strandline_broker.replica.remote import RemoteLog
 
-_UNKNOWN = -1
-
 
 class PartitionTier:
     """See the module."""
 
     __slots__ = (
         "_log",
-        "_tell_followers",
-        "on_log_start",
-        "published_log_start",
+        "_moved",
+        "on_wanted",
         "remote",
         "segment_key",
+        "wanted_log_start",
     )
 
-    def __init__(self, log: Log, tell_followers: Callable[[], None]) -> None:
-        """Let a log have a second tier; `tell_followers` is called when there is news for them.
+    def __init__(self, log: Log, moved: Callable[[], None]) -> None:
+        """Let a log have a second tier; `moved` is called when there is news for followers, or for who deletes records.
 
         Raises KafkaError(KAFKA_STORAGE_ERROR).
         """
         log.start_tiering()
         self._log = log
-        self._tell_followers = tell_followers
+        self._moved = moved
         self.remote: RemoteLog | None = None
         """While leading: the bucket's part, once its manifest is loaded."""
         self.segment_key = ""
         """While leading: key of the segment object that ends at `tiered_through`; empty where there is none."""
-        self.published_log_start = _UNKNOWN
-        """While leading: the log start that the bucket has for good, -1 while that is not known."""
-        self.on_log_start: Callable[[], None] | None = None
-        """Called, while leading, when the log start moved and has to be published."""
+        self.wanted_log_start = 0
+        """While leading: where the log is to begin, once that is in the bucket."""
+        self.on_wanted: Callable[[], None] | None = None
+        """Called, while leading, when `wanted_log_start` rose."""
 
     @property
     def _bounds(self) -> LogTier:
@@ -84,8 +82,8 @@ class PartitionTier:
         """Forget what only the leader of an epoch knows: the epoch ended."""
         self.remote = None
         self.segment_key = ""
-        self.published_log_start = _UNKNOWN
-        self.on_log_start = None
+        self.wanted_log_start = 0
+        self.on_wanted = None
 
     def authorise(self, offset: int, segment_key: str) -> None:
         """Let everything below `offset` be deleted on local disks: this leader wrote its manifest, and looked.
@@ -97,7 +95,7 @@ class PartitionTier:
         if offset >= self.tiered_through:
             self._bounds.raise_tiered_through(offset)
             self.segment_key = segment_key
-            self._tell_followers()
+            self._moved()
 
     def learn(self, news: TierNews) -> None:
         """Take over, as a follower, what the leader of this epoch authorised."""
@@ -121,6 +119,16 @@ class PartitionTier:
 
     # -- the log start -------------------------------------------------------------------------------------------------
 
+    def ask_log_start(self, offset: int) -> None:
+        """Want the log to begin at `offset`: it does so when every later leader will know.
+
+        A leader that was replaced without knowing would else delete what its successor goes on serving.
+        """
+        if offset > self.wanted_log_start:
+            self.wanted_log_start = offset
+            if self.on_wanted is not None:
+                self.on_wanted()
+
     def raise_log_start(self, offset: int) -> None:
         """Let the log begin at `offset` in both tiers, durably. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
         try:
@@ -129,8 +137,6 @@ class PartitionTier:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self._log.directory}: {error}") from error
         if moved:
             self._log.epochs.truncate_from_start(offset)
-            if self.on_log_start is not None:
-                self.on_log_start()
 
     def loaded(self) -> RemoteLog:
         """Return the bucket's part. Raises KafkaError(OFFSET_NOT_AVAILABLE), retriable, while it is not known."""

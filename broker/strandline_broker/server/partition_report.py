@@ -97,7 +97,7 @@ def report(partitions: Iterable[Partition], sampler: RateSampler, now: float) ->
             "role": _role(partition),
             "leader": partition.leader_id,
             "leaderEpoch": partition.leader_epoch,
-            "logStartOffset": log.start_offset,
+            "logStartOffset": partition.log_start_offset,
             "highWatermark": partition.high_watermark,
             "lastStableOffset": partition.last_stable_offset,
             "syncedEndOffset": log.synced_end,

@@ -81,13 +81,21 @@ class FakePartition:
     epoch_ends: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
     delete: Callable[[int], Coroutine[Any, Any, int]] | None = None
 
+    @property
+    def earliest_offset(self) -> int:
+        return self.log_start_offset
+
+    @property
+    def earliest_pending_upload_offset(self) -> int:
+        return self.highest_tiered_offset + 1 if self.highest_tiered_offset >= 0 else -1
+
     def epoch_at(self, offset: int) -> int:
         return next((r.leader_epoch for r in reversed(self.records) if r.offset <= offset), -1)
 
-    def offset_for_timestamp(self, timestamp: int, end: int) -> OffsetAt | None:
+    async def offset_for_timestamp(self, timestamp: int, end: int) -> OffsetAt | None:
         return next((r for r in self.records if r.timestamp >= timestamp and r.offset < end), None)
 
-    def max_timestamp(self, end: int) -> OffsetAt | None:
+    async def max_timestamp(self, end: int) -> OffsetAt | None:
         return max((r for r in self.records if r.offset < end), key=lambda r: r.timestamp, default=None)
 
     def epoch_end_offset(self, epoch: int) -> tuple[int, int]:
