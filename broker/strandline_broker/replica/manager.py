@@ -74,8 +74,13 @@ class ReplicaManager:
         attempts: Mapping[PartitionKey, list[PartitionState]],
         run_blocking: Callable[[Callable[[], object]], Awaitable[object]],
         persist_view: Callable[[bytes], None],
+        has_bucket: bool = False,
     ) -> None:
-        """Make a manager that serves nothing yet; `attempts` are what `replica.attempts` kept from an earlier start."""
+        """Make a manager that serves nothing yet; `attempts` are what `replica.attempts` kept from an earlier start.
+
+        `has_bucket`: logs whose topics allow it get a part in the bucket.
+        """
+        self._has_bucket = has_bucket
         self._broker_id = broker_id
         self._incarnations = {incarnation}
         if resumable_incarnation is not None:
@@ -276,6 +281,8 @@ class ReplicaManager:
             self.by_key[topic.topic_name] = self.by_key[topic.topic_id.bytes] = served
         served.partitions[index] = partition
         self._configure(served, topic, partition)
+        if self._has_bucket and partition.tier is None and partition.log.config.tierable:
+            _start_tiering(partition)
         if state.leader_epoch < max(partition.leader_epoch, partition.log.last_epoch):
             # Older than the log (design section 3.3): ignored, never acted on. A log that leads or follows on is unharmed.
             self._say_once(partition, f"the cluster state is older than its log: epoch {state.leader_epoch}")
@@ -439,6 +446,14 @@ class ReplicaManager:
 
         if purged:
             await self._run_blocking(purge_all)
+
+
+def _start_tiering(partition: Partition) -> None:
+    try:
+        partition.start_tiering()
+    except KafkaError as error:
+        # Its log failed: it is looked at again when that is back in service.
+        logger.error("%r is not tiered yet: %s", partition, error)
 
 
 def _nothing() -> None:
