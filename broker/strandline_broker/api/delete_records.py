@@ -1,6 +1,7 @@
 """DeleteRecords (key 21), versions 0-2.
 
-Differences from Kafka: none known. It answers once the new log start is durable on every live replica.
+Differences from Kafka: it answers once the new log start is durable on every live replica. Records of a tiered partition
+are gone once the bucket's manifest says so; while the bucket is away the request times out.
 
 Version notes: v2 flexible.
 """
