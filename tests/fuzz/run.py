@@ -25,7 +25,7 @@ def child(name: str, seconds: int) -> None:
     """Fuzz one target in this process; does not return."""
     atheris = importlib.import_module("atheris")  # optional, and without type information
 
-    with atheris.instrument_imports(include=["strandline_broker", "kio"]):
+    with atheris.instrument_imports(include=["strandline_broker", "strandline_tiered", "kio"]):
         from tests.fuzz.targets import TARGETS
     logging.disable()  # refusals are logged, and there will be many
     target = next(target for target in TARGETS if target.name == name)
