@@ -11,7 +11,7 @@ from strandline_tiered.envelope import HEADER_SIZE, FormatError, seal
 from strandline_tiered.epochs import EpochStart
 from strandline_tiered.keys import ManifestName, PartitionKeys, SegmentName, parse_key
 from strandline_tiered.manifest import Entry, empty_manifest
-from strandline_tiered.manifest_events import Spilled, Stamped, Uploaded, apply, spillable
+from strandline_tiered.manifest_events import Spilled, Stamped, Uploaded, apply
 from strandline_tiered.manifest_format import (
     MANIFEST_MAGIC,
     PAGE_MAGIC,
@@ -36,7 +36,7 @@ def _manifest() -> tuple[bytes, bytes]:
         origin = "" if number % 2 else _KEYS.prefix
         event = Uploaded(_entry(10 * number, origin), (EpochStart(2, 0), EpochStart(4, 15)))
         manifest = apply(manifest, event)
-    page, data = make_page(spillable(manifest, 2), 4, UUID(int=9))
+    page, data = make_page(manifest.entries[:2], 4, UUID(int=9))
     manifest = apply(apply(manifest, Spilled(page)), Stamped(ManifestName(4, 1), 40, 0))
     return encode_manifest(manifest), data
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeAlias, TypeVar
 from uuid import UUID
@@ -27,10 +27,10 @@ from uuid import UUID
 from strandline_tiered.epochs import History, check_history
 from strandline_tiered.keys import ManifestName, PageName, PartitionKeys, SegmentName
 
-MAX_INLINE_ENTRIES = 1024
-"""A leader spills before a manifest would hold more."""
 PAGE_ENTRIES = 512
 """Entries that a leader moves into one page."""
+TAIL_ENTRIES = 1024
+"""How many entries a leader leaves behind the last page of a manifest, at most."""
 NO_TIMESTAMP = -1
 
 
@@ -38,10 +38,11 @@ NO_TIMESTAMP = -1
 class Entry:
     """Records [start_offset, end_offset) in one segment object.
 
-    `name` is the object's; its log bytes are [0, log_bytes) of `object_bytes`, indexes and footer follow. Records of this
-    entry begin with the batch at `start_position`. Timestamps are those of the whole segment. `has_aborted_transactions`:
-    its aborted-transaction index is not empty. `origin`: the prefix of the partition whose object it is, empty for the
-    manifest's own; objects of others are never deleted (restored clusters, clones).
+    `name` is the object's; its log bytes are [0, log_bytes) of `object_bytes`, indexes and footer follow. A batch begins at
+    `start_position`, in which, or somewhat behind which, the records of this entry begin. Timestamps are those of the
+    whole segment. `has_aborted_transactions`: its aborted-transaction index is not empty. `origin`: the prefix of the
+    partition whose object it is, empty for the manifest's own; objects of others are never deleted (restored
+    clusters, clones).
     """
 
     start_offset: int
@@ -65,6 +66,10 @@ class Entry:
     def size(self) -> int:
         """Bytes of log that it stands for."""
         return self.log_bytes - self.start_position
+
+    def clipped(self, start_offset: int) -> Entry:
+        """Return the entry for what lies at or above an offset that it stands for. The position remains: see there."""
+        return replace(self, start_offset=max(start_offset, self.start_offset))
 
     def key(self, keys: PartitionKeys) -> str:
         """Return the object's key in the bucket."""

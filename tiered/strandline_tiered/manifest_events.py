@@ -6,14 +6,13 @@ what already happened there (`Uploaded`, `Spilled`, `Unspilled`), or what reader
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from typing import TypeAlias
 
 from strandline_tiered.epochs import History, extended, without_before
 from strandline_tiered.keys import ManifestName
-from strandline_tiered.manifest import Entry, Manifest, PageRef, Part
+from strandline_tiered.manifest import PAGE_ENTRIES, TAIL_ENTRIES, Entry, Manifest, PageRef, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class EntriesRemoved:
 
 @dataclass(frozen=True, slots=True)
 class Spilled:
-    """`page.count` entries, from the first one behind the last page, are in a page of the bucket."""
+    """`page.count` entries, from the one that begins where the page does, are in a page of the bucket."""
 
     page: PageRef
 
@@ -77,11 +76,11 @@ def apply(manifest: Manifest, event: Event) -> Manifest:
             rest = manifest.parts[len(removable(manifest)) :]
             return replace(manifest, parts=rest, epochs=without_before(manifest.epochs, manifest.log_start))
         case Spilled(page):
-            kept, entries = manifest.parts[: _behind_pages(manifest)], spillable(manifest, page.count)
-            if not page.holds(entries):
+            first = _index_of(manifest, page.start_offset)
+            behind = first + page.count
+            if not page.holds(_entries(manifest.parts[first:behind])):
                 raise ValueError(f"{page.name} does not hold the {page.count} entries that are to spill")
-            rest = manifest.parts[len(kept) + len(entries) :]
-            return replace(manifest, parts=(*kept, page, *rest))
+            return replace(manifest, parts=(*manifest.parts[:first], page, *manifest.parts[behind:]))
         case Unspilled(entries):
             if not manifest.parts or not _holds(manifest.parts[0], entries):
                 raise ValueError("these are not the entries of the first page")
@@ -107,27 +106,38 @@ def _uploaded(manifest: Manifest, event: Uploaded) -> Manifest:
 
 def removable(manifest: Manifest) -> tuple[Entry, ...]:
     """Return the entries that `EntriesRemoved` would remove."""
-    log_start = manifest.log_start
-    return tuple(takewhile(lambda entry: entry.end_offset <= log_start, _leading(manifest.parts)))
+    gone: list[Entry] = []
+    for part in manifest.parts:
+        if isinstance(part, PageRef) or part.end_offset > manifest.log_start:
+            break
+        gone.append(part)
+    return tuple(gone)
 
 
-def spillable(manifest: Manifest, count: int) -> tuple[Entry, ...]:
-    """Return the entries that a page of `count` would hold, fewer if there are fewer."""
-    behind = manifest.parts[_behind_pages(manifest) :]
-    return tuple(_leading(behind))[:count]
+def spillable(manifest: Manifest, tail: int = TAIL_ENTRIES, count: int = PAGE_ENTRIES) -> tuple[Entry, ...]:
+    """Return the entries for the next page, none while there are few.
+
+    These are the oldest `count` behind the last page, once there are more than `tail`. Where there is no page, the first
+    `count` stay: they are where retention goes on, and would only be loaded again.
+    """
+    behind = _entries(manifest.parts)
+    if not any(isinstance(part, PageRef) for part in manifest.parts):
+        behind = behind[count:]
+    return behind[:count] if len(behind) > tail else ()
 
 
-def _leading(parts: tuple[Part, ...]) -> Iterator[Entry]:
-    for part in parts:
-        if not isinstance(part, Entry):
-            return
-        yield part
+def _entries(parts: tuple[Part, ...]) -> tuple[Entry, ...]:
+    """Return the entries behind the last page among these."""
+    entries: list[Entry] = []
+    for part in reversed(parts):
+        if isinstance(part, PageRef):
+            break
+        entries.append(part)
+    return tuple(reversed(entries))
 
 
-def _behind_pages(manifest: Manifest) -> int:
-    """Return the index of the first part behind the last page."""
-    pages = [index for index, part in enumerate(manifest.parts) if isinstance(part, PageRef)]
-    return pages[-1] + 1 if pages else 0
+def _index_of(manifest: Manifest, start_offset: int) -> int:
+    return bisect_left(manifest.parts, start_offset, key=lambda part: part.start_offset)
 
 
 def _holds(part: Part, entries: tuple[Entry, ...]) -> bool:

@@ -111,7 +111,7 @@ class Drawn:
         return EntriesRemoved()
 
     def _spill(self) -> Event | None:
-        entries = spillable(self.manifest, self.draw(st.integers(1, 3)))
+        entries = spillable(self.manifest, tail=0, count=self.draw(st.integers(1, 3)))
         if not entries:
             return None
         page, data = make_page(entries, 1, UUID(int=len(self.pages)))

@@ -78,7 +78,7 @@ def test_an_object_of_another_cluster_keeps_its_key() -> None:
 
 def test_old_entries_spill_and_come_back() -> None:
     manifest = manifest_of(*THREE)
-    page, data = make_page(spillable(manifest, 2), 4, UUID(int=1))
+    page, data = make_page(manifest.entries[:2], 4, UUID(int=1))
     spilled = apply(manifest, Spilled(page))
     assert spilled.parts == (page, THREE[2])
     assert (spilled.size, spilled.entry_count) == (manifest.size, 3)
@@ -91,7 +91,7 @@ def test_old_entries_spill_and_come_back() -> None:
 
 def test_a_page_of_other_entries_is_refused() -> None:
     manifest = manifest_of(*THREE)
-    page, _ = make_page(THREE[1:], 4, UUID(int=1))
+    page, _ = make_page((entry(10, 30),), 4, UUID(int=1))
     with pytest.raises(ValueError, match="does not hold"):
         apply(manifest, Spilled(page))
     first, _ = make_page(THREE[:2], 4, UUID(int=1))
@@ -99,6 +99,18 @@ def test_a_page_of_other_entries_is_refused() -> None:
         apply(apply(manifest, Spilled(first)), Unspilled(THREE[:1]))
     with pytest.raises(ValueError, match="not the entries"):
         apply(manifest, Unspilled(THREE[:1]))
+
+
+def test_what_spills_is_the_oldest_that_retention_does_not_need_next() -> None:
+    manifest = manifest_of(*(entry(i, i + 1) for i in range(8)))
+    assert spillable(manifest, tail=6, count=2) == ()
+    first = spillable(manifest, tail=5, count=2)
+    assert first == manifest.entries[2:4]
+    page, _ = make_page(first, 4, UUID(int=1))
+    spilled = apply(manifest, Spilled(page))
+    assert spilled.parts == (*manifest.entries[:2], page, *manifest.entries[4:])
+    assert spillable(spilled, tail=4, count=2) == ()
+    assert spillable(spilled, tail=3, count=2) == manifest.entries[4:6]
 
 
 def test_removal_stops_at_a_page() -> None:

@@ -14,7 +14,7 @@ from tests.unit.tiered.manifest_support import FOREIGN, Drawn, entry, histories,
 
 from strandline_tiered.envelope import FormatError, UnsupportedVersion, seal
 from strandline_tiered.epochs import EpochStart
-from strandline_tiered.manifest_events import LogStartRaised, Spilled, apply, spillable
+from strandline_tiered.manifest_events import LogStartRaised, Spilled, apply
 from strandline_tiered.manifest_format import (
     MANIFEST_MAGIC,
     decode_manifest,
@@ -33,7 +33,7 @@ ENTRIES = (
     entry(30, 31, epoch=7),
 )
 WHOLE = manifest_of(*ENTRIES, epochs=(EpochStart(4, 0), EpochStart(7, 28)))
-PAGE, PAGE_BYTES = make_page(spillable(WHOLE, 2), 7, UUID(int=77))
+PAGE, PAGE_BYTES = make_page(WHOLE.entries[:2], 7, UUID(int=77))
 GOLDEN_MANIFEST = apply(apply(WHOLE, Spilled(PAGE)), LogStartRaised(3))
 
 
