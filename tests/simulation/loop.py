@@ -67,7 +67,7 @@ class Process:
         self.name = name
         self.alive = True
         self.paused = False
-        self.backlog: list[asyncio.Handle] = []
+        self.backlog: list[Turn] = []
         self.kept: list[object] = []
         self.context = contextvars.Context()
         self.context.run(_process.set, self)
@@ -118,6 +118,39 @@ def current_process() -> Process | None:
     return _process.get()
 
 
+class Turn(asyncio.TimerHandle):
+    """A callback that waits for its turn, with or without a time: what `asyncio.Handle` is, made in a third of the time."""
+
+    __slots__ = ()
+    _callback: Callable[..., object]
+    _args: tuple[Any, ...]
+    _context: contextvars.Context
+    _cancelled: bool
+    _when: float
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context,
+        when: float,
+    ) -> None:
+        # All that the base class would do more serves asyncio's debug mode.
+        self._callback = callback
+        self._args = args
+        self._context = context
+        self._when = when
+        self._cancelled = False
+
+    def __repr__(self) -> str:
+        return f"<Turn of {self._callback!r} at {self._when:.6f}>"
+
+    def cancel(self) -> None:
+        """Let it not run; a timer stays where it is and is dropped when its time comes."""
+        self._cancelled = True
+        self._args = ()
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """See the module. `limit_s` is the virtual time at which `OutOfTime` ends the run.
 
@@ -126,12 +159,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def __init__(self, *, rng: random.Random | None = None, limit_s: float = 3600.0) -> None:
         super().__init__()
-        self._ready: deque[asyncio.Handle]
+        self._ready: deque[Turn]
         self._now = 0.0
         self._rng = rng
         self._limit_s = limit_s
         self._made = 0
-        self._heap: list[tuple[float, float, int, asyncio.TimerHandle]] = []
+        self._heap: list[tuple[float, float, int, Turn]] = []
         self.graveyard: list[object] = []
         self.failures: list[dict[str, Any]] = []
         """What reached the loop's exception handler: errors that nobody caught."""
@@ -152,19 +185,30 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """Schedule for a virtual time; one in the past is now, or as soon as time allows."""
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        turn = Turn(callback, args, context if context is not None else contextvars.copy_context(), when)
         self._made += 1
         tie = self._rng.random() if self._rng is not None else 0.0
-        heapq.heappush(self._heap, (max(when, self._now + _TICK_S), tie, self._made, handle))
-        return handle
+        earliest = self._now + _TICK_S
+        heapq.heappush(self._heap, (when if when > earliest else earliest, tie, self._made, turn))
+        return turn
+
+    def call_later(  # type: ignore[override]  # typeshed's way to say the same
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Schedule for `delay` virtual seconds from now."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_soon(  # type: ignore[override]  # typeshed's way to say the same
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """Schedule behind everything that is ready."""
-        handle = asyncio.Handle(callback, args, self, context)
-        self._ready.append(handle)
-        return handle
+        turn = Turn(callback, args, context if context is not None else contextvars.copy_context(), self._now)
+        self._ready.append(turn)
+        return turn
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]  # there is one thread
 
@@ -172,46 +216,57 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """End the run as soon as the present callback is over: `simulate` raises Halted."""
         self._halted = True
 
-    def run_again(self, handles: list[asyncio.Handle]) -> None:
+    def run_again(self, handles: list[Turn]) -> None:
         """Put handles that were held back where they can run."""
         self._ready.extend(handles)
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Leave it in the heap: it is dropped when its time comes."""
-
     def _run_once(self) -> None:
-        if self._halted:
-            raise Halted
+        """Run all there is until somebody stops the loop: asking `BaseEventLoop` after every instant costs too much."""
         ready = self._ready
-        if not ready:
-            heap = self._heap
-            while heap and heap[0][3]._cancelled:
-                heapq.heappop(heap)
-            if not heap:
-                raise Deadlock(f"at {self._now:.3f} s nothing is ready and nothing is scheduled")
-            when, _, _, timer = heapq.heappop(heap)
-            self._now = max(self._now, when)
-            self._instant_ends = self.steps + MAX_STEPS_PER_INSTANT
-            if self._now > self._limit_s:
-                raise OutOfTime(f"{self._limit_s} s are over")
-            ready.append(timer)
-        else:
-            self._now += _TURN_S
-        if self.steps > self._instant_ends:
-            raise Livelock(f"at {self._now:.6f} s {ready[0]!r} and others run for ever")
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if handle._cancelled:
-                continue
-            process = handle._context.get(_process)  # type: ignore[attr-defined]
-            if process is not None:
-                if not process.alive:
+        while True:
+            if self._halted:
+                raise Halted
+            if ready:
+                self._now += _TURN_S
+            else:
+                self._pass_time()
+            if self.steps > self._instant_ends:
+                raise Livelock(f"at {self._now:.6f} s {ready[0]!r} and others run for ever")
+            for _ in range(len(ready)):
+                turn = ready.popleft()
+                if turn._cancelled:
                     continue
-                if process.paused:
-                    process.backlog.append(handle)
-                    continue
-            self.steps += 1
-            handle._run()
+                context = turn._context
+                process = context.get(_process)
+                if process is not None:
+                    if not process.alive:
+                        continue
+                    if process.paused:
+                        process.backlog.append(turn)
+                        continue
+                self.steps += 1
+                try:
+                    context.run(turn._callback, *turn._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # noqa: BLE001  # as `asyncio.Handle` does
+                    self.call_exception_handler({"message": f"{turn!r} failed", "exception": error})
+            if self._stopping:
+                return
+
+    def _pass_time(self) -> None:
+        """Let the next timer be due. Raises Deadlock, OutOfTime."""
+        heap = self._heap
+        while heap and heap[0][3]._cancelled:
+            heapq.heappop(heap)
+        if not heap:
+            raise Deadlock(f"at {self._now:.3f} s nothing is ready and nothing is scheduled")
+        when, _, _, timer = heapq.heappop(heap)
+        self._now = max(self._now, when)
+        self._instant_ends = self.steps + MAX_STEPS_PER_INSTANT
+        if self._now > self._limit_s:
+            raise OutOfTime(f"{self._limit_s} s are over")
+        self._ready.append(timer)
 
     def _process_events(self, event_list: object) -> None:
         raise AssertionError("there is no selector")
