@@ -10,15 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from tests.simulation.journal import OPERATIONS
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.schedule import Schedule, draw
+from tests.simulation.schedule import FAULTS, Schedule, draw
 from tests.simulation.simulation import Verdict, run_schedule
 
 from strandline_broker.api.handlers import build_registry
 from strandline_broker.wire import cold
 
 # What a schedule leaves behind is collected, mostly; a process does not live for ever all the same.
-_SCHEDULES_PER_PROCESS = 25
+_SCHEDULES_PER_PROCESS = 250
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,16 @@ class Result:
     def ok(self) -> bool:
         """Whether nothing contradicts the rules."""
         return not self.violations
+
+    @property
+    def operations(self) -> int:
+        """What clients did."""
+        return sum(self.counts[name] for name in OPERATIONS)
+
+    @property
+    def faults(self) -> int:
+        """What was done to the cluster, administration apart."""
+        return sum(self.counts[f"fault {name}"] for name in FAULTS)
 
 
 def run_seed(task: tuple[int, str]) -> Result:

@@ -15,6 +15,8 @@ from tests.crash.history import Ack, History, Key, Read, Send
 TopicPartition = tuple[str, int]
 
 MAX_EXAMPLES = 20
+OPERATIONS = ("produce requests", "acks=1 requests", "fetch requests", "commits", "group joins")
+"""What is counted as an operation of a client; metadata, heartbeats and the like are not."""
 
 
 @dataclass(slots=True)
@@ -74,6 +76,11 @@ class Journal:
     def count(self, what: str, number: int = 1) -> None:
         """Count something for the summary."""
         self.counts[what] += number
+
+    @property
+    def operations(self) -> int:
+        """What clients did so far."""
+        return sum(self.counts[name] for name in OPERATIONS)
 
     def violation(self, rule: str, text: str) -> None:
         """Note a contradiction."""

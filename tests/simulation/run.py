@@ -1,6 +1,7 @@
 """`python -m tests.simulation.run`: many seeds, one seed with its trace, a failing one made small, mutants, coverage.
 
 --seeds A:B [--jobs N] [--mutant NAME]   run the schedules of these seeds; 1 if any fails
+--seeds A:B --record FILE                the same, and append every result to FILE (summary.py adds such files up)
 --seed N --trace [--mutant NAME]         run one and print every event
 --shrink N [--mutant NAME]               leave out steps one by one while it still fails
 --mutants [--seeds A:B]                  search for each mutant the first seed that catches it
@@ -15,13 +16,14 @@ import logging
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 from tests.simulation.batch import Result, run_many, shrink
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import Schedule, draw
 from tests.simulation.simulation import Verdict, run_schedule
+from tests.simulation.summary import Summary, to_line
 
 EXAMPLES_SHOWN = 3
 
@@ -38,12 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run_one(options.seed, trace=options.trace)
     if options.coverage:
         return _cover(_range(options.seeds))
-    return _run_seeds(_range(options.seeds), options.mutant, options.jobs)
+    return _run_seeds(_range(options.seeds), options.mutant, options.jobs, options.record)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Simulate clusters.", prog="python -m tests.simulation.run")
     parser.add_argument("--seeds", default="0:100", help="first:end of the seeds to run")
+    parser.add_argument("--record", metavar="FILE", type=Path, help="append every result to this file")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--seed", type=int, help="run this seed alone")
     parser.add_argument("--trace", action="store_true", help="with --seed: print every event and log line")
@@ -62,28 +65,20 @@ def _range(text: str) -> range:
 # -- many ----------------------------------------------------------------------------------------------------------
 
 
-def _run_seeds(seeds: range, mutant: str, jobs: int) -> int:
+def _run_seeds(seeds: range, mutant: str, jobs: int, record: Path | None) -> int:
     started = time.monotonic()
-    counts: Counter[str] = Counter()
-    failed: list[int] = []
-    cpu_s = virtual_s = 0.0
-    for result in run_many(((seed, mutant) for seed in seeds), jobs=jobs):
-        counts += result.counts
-        cpu_s += result.cpu_s
-        virtual_s += result.virtual_s
-        if not result.ok:
-            failed.append(result.seed)
-            _print_failure(result)
-    elapsed = time.monotonic() - started
-    print(
-        f"{len(seeds)} schedules, {len(failed)} failed; {virtual_s:,.0f} virtual seconds in {elapsed:,.0f} s, "
-        f"{cpu_s / len(seeds):.2f} s of CPU each"
-    )
-    for line in _summary(counts, len(seeds)):
+    summary = Summary()
+    with record.open("a") if record is not None else contextlib.nullcontext() as file:
+        for result in run_many(((seed, mutant) for seed in seeds), jobs=jobs):
+            summary.add(result)
+            if file is not None:
+                print(to_line(result), file=file, flush=True)
+            if not result.ok:
+                _print_failure(result)
+    for line in summary.lines():
         print(line)
-    if failed:
-        print(f"failing seeds: {' '.join(map(str, sorted(failed)))}")
-    return 1 if failed else 0
+    print(f"{time.monotonic() - started:,.0f} s in all")
+    return 1 if summary.failed else 0
 
 
 def _print_failure(result: Result) -> None:
@@ -91,28 +86,6 @@ def _print_failure(result: Result) -> None:
     for text in result.violations[:EXAMPLES_SHOWN]:
         print(f"  {text[:300]}")
     sys.stdout.flush()
-
-
-def _summary(counts: Counter[str], schedules: int) -> Iterator[str]:
-    operations = sum(
-        counts[name]
-        for name in ("produce requests", "acks=1 requests", "fetch requests", "commits", "group joins")
-    )
-    yield f"client operations: {operations:,} ({operations / schedules:,.0f} per schedule)"
-    yield ", ".join(
-        f"{name} {counts[name]:,}"
-        for name in (
-            "records sent", "records acked", "records in the logs", "commits", "group joins", "elections",
-            "truncations", "logs started over", "comparisons", "failed starts", "retries not recognised",
-            "restarts for offline logs",
-        )
-    )  # fmt: skip
-    faults = {
-        name.removeprefix("fault "): count for name, count in counts.items() if name.startswith("fault ")
-    }
-    total = sum(faults.values())
-    yield f"faults and operations: {total:,} ({total / schedules:.1f} per schedule)"
-    yield ", ".join(f"{name} {count}" for name, count in sorted(faults.items()))
 
 
 # -- one -----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,11 @@ DURATION_S = 60.0
 """For so long clients work; faults come between FIRST_FAULT_S and LAST_FAULT_S and are over by DURATION_S."""
 FIRST_FAULT_S = 4.0
 LAST_FAULT_S = 48.0
+FAULTS_LEAST = 5
+OPERATIONS_LEAST = 1_000
+"""Client operations (`journal.OPERATIONS`) of a drawn schedule: who did fewer by DURATION_S works on."""
+INTERVAL_S = 1.3
+"""Between two batches of a producer for one partition: not much more work than OPERATIONS_LEAST, for seeds to be cheap."""
 BROKERS = 3
 
 
@@ -53,6 +58,8 @@ class Schedule:
     members: int = 2
     settings: dict[str, str] = field(default_factory=dict)
     duration_s: float = DURATION_S
+    operations: int = 0
+    """So many client operations at least; see OPERATIONS_LEAST."""
 
 
 def topics(minimum_a: str = "2", minimum_b: str = "2", segment_bytes: int = 20_000) -> tuple[TopicPlan, ...]:
@@ -253,18 +260,33 @@ def draw(seed: int) -> Schedule:
     rng = random.Random(f"schedule {seed}")
     replicated = rng.random() < 0.15
     steps: list[Step] = []
-    for table, count in ((FAULTS, rng.randint(5, 11)), (OPERATIONS, rng.randint(0, 4))):
-        names = list(table)
-        weights = [table[name][0] for name in names]
-        for _ in range(count):
-            kind = rng.choices(names, weights)[0]
-            at = round(rng.uniform(FIRST_FAULT_S, LAST_FAULT_S), 3)
-            steps.append(Step(at, kind, table[kind][1](rng)))
-    steps.sort(key=lambda step: step.at)
+    for table, count in ((FAULTS, rng.randint(FAULTS_LEAST, 11)), (OPERATIONS, rng.randint(0, 4))):
+        steps += [_step(rng, table) for _ in range(count)]
+    steps.sort(key=_at)
     minimum_b = rng.choice(("1", "2", "2"))
     plans = topics(minimum_b=minimum_b, segment_bytes=rng.choice((5_000, 50_000)))
     steps = _allowed(steps, minimum_b, replicated=replicated)
-    return Schedule(seed, plans, tuple(steps), flush="Replicated" if replicated else "Fsync")
+    while sum(step.kind in FAULTS for step in steps) < FAULTS_LEAST:
+        # Others for those that were left out.
+        steps = _allowed(sorted([*steps, _step(rng, FAULTS)], key=_at), minimum_b, replicated=replicated)
+    return Schedule(
+        seed,
+        plans,
+        tuple(steps),
+        flush="Replicated" if replicated else "Fsync",
+        interval_s=INTERVAL_S,
+        operations=OPERATIONS_LEAST,
+    )
+
+
+def _step(rng: random.Random, table: dict[str, tuple[int, Draw]]) -> Step:
+    kind = rng.choices(list(table), [weight for weight, _ in table.values()])[0]
+    at = round(rng.uniform(FIRST_FAULT_S, LAST_FAULT_S), 3)
+    return Step(at, kind, table[kind][1](rng))
+
+
+def _at(step: Step) -> float:
+    return step.at
 
 
 def _allowed(steps: list[Step], minimum_b: str, *, replicated: bool) -> list[Step]:

@@ -151,6 +151,7 @@ class Simulation:
             await faults.heal()
             for error in faults.failures():
                 self.journal.violation("broken simulator", repr(error))
+            await self._work_on()
             for client in self.clients:
                 client.stopping = True
             await self._become_healthy()
@@ -220,6 +221,15 @@ class Simulation:
                     self.journal.violation("broken client", f"{client.name}: {error!r} at {_place(error)}")
 
     # -- the end -------------------------------------------------------------------------------------------------------
+
+    async def _work_on(self) -> None:
+        """Let clients whom faults kept from work do what is missing."""
+        deadline = self.loop.time() + HEALTHY_WITHIN_S
+        while self.journal.operations < self.schedule.operations:
+            if self.loop.time() >= deadline:
+                self.journal.violation("stuck", f"clients did only {self.journal.operations} operations")
+                return
+            await asyncio.sleep(_LOOK_S)
 
     async def _become_healthy(self) -> None:
         deadline = self.loop.time() + HEALTHY_WITHIN_S

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 from tests.simulation.batch import run_many, run_mutant
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.schedule import BROKERS, DURATION_S, FAULTS, OPERATIONS, draw
+from tests.simulation.schedule import (
+    BROKERS,
+    DURATION_S,
+    FAULTS,
+    FAULTS_LEAST,
+    OPERATIONS,
+    OPERATIONS_LEAST,
+    draw,
+)
 from tests.simulation.simulation import run_schedule
 
 SEEDS = range(int(os.environ.get("STRANDLINE_SIMULATION_SEEDS", "12")))
@@ -29,8 +37,9 @@ def test_no_schedule_breaks_a_rule() -> None:
     failed = []
     for result in run_many(((seed, "") for seed in SEEDS), jobs=os.cpu_count() or 1):
         counts = result.counts
-        assert counts["produce requests"] + counts["fetch requests"] > 1_000
-        assert counts["records acked"] > 300
+        assert result.operations >= OPERATIONS_LEAST
+        assert result.faults >= FAULTS_LEAST
+        assert counts["records acked"] > 100
         assert result.virtual_s >= DURATION_S
         if not result.ok:
             failed.append(
@@ -76,7 +85,7 @@ def test_schedules_are_full_of_faults() -> None:
         schedule = draw(seed)
         faults = [step for step in schedule.steps if step.kind in FAULTS]
         kinds.update(step.kind for step in schedule.steps)
-        assert len(faults) >= 3
+        assert len(faults) >= FAULTS_LEAST
         assert all(0 < step.at < DURATION_S for step in schedule.steps)
         assert all(step.details.get("node", 0) < BROKERS for step in schedule.steps)
     assert kinds == set(FAULTS) | set(OPERATIONS)
