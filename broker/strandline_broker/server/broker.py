@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
     from strandline_broker.api.context import LogDir
     from strandline_broker.cluster.store import ClusterStore
+    from strandline_broker.cluster.view import Change
     from strandline_broker.log.log import Log
     from strandline_broker.net.connection import Connection
     from strandline_broker.peers.contract import Peers
@@ -169,7 +170,7 @@ class Broker:
         self._make_replication()
         knows_cluster = self._volume.load_view(self.view)
         self._make_handlers()
-        self._stop_listening = self.view.on_change(lambda change: self._view_changed.set())
+        self._stop_listening = self.view.on_change(self._on_view_change)
         self._spawn(self.view.run())
         await self._hear_of_cluster(knows_cluster)
         await self._placement.wait(config.placement_wait_ms / 1000)
@@ -509,6 +510,11 @@ class Broker:
                 self._spawn(self._revive_failed_logs())
 
     # -- upkeep --------------------------------------------------------------------------------------------------------
+
+    def _on_view_change(self, change: Change) -> None:
+        # Not for renewals of Leases, of which every broker sees those of all others: they change no role.
+        if change.substantial:
+            self._view_changed.set()
 
     async def _follow_view(self) -> None:
         while True:
