@@ -28,6 +28,7 @@ BROKER_SETTINGS = {
     "replica_high_watermark_checkpoint_interval_ms": "2000",
     "log_retention_check_interval_ms": "5000",
     "replica_lag_time_max_ms": "2000",
+    "replica_fetch_wait_max_ms": "1000",
     "shutdown_timeout_ms": "5000",
 }
 

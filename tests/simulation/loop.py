@@ -29,8 +29,6 @@ MAX_STEPS_PER_INSTANT = 100_000
 # not last for ever.
 _TICK_S = 1e-6
 _TURN_S = 1e-7
-# A coroutine that objects to its end survives one collection.
-_COLLECTIONS = 3
 
 
 class Deadlock(Exception):  # noqa: N818 - it names what happened
@@ -76,6 +74,11 @@ class Process:
     def __repr__(self) -> str:
         state = "alive" if self.alive else "dead"
         return f"<Process {self.name} {state}>"
+
+    @property
+    def ready(self) -> bool:
+        """Whether it may run now."""
+        return self.alive and not self.paused
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
         """Run a coroutine as a task of this process."""
@@ -306,8 +309,8 @@ def no_collections() -> Iterator[None]:
     finally:
         hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
         try:
-            for _ in range(_COLLECTIONS):
-                gc.collect()
+            # A coroutine that objects to its end survives one collection: the next one takes it.
+            gc.collect()
         finally:
             sys.unraisablehook = hook
             if enabled:

@@ -19,6 +19,9 @@ _PRODUCE_VERSION, _FETCH_VERSION, _METADATA_VERSION = 8, 11, 8
 _i16 = struct.Struct(">h").pack
 _i32 = struct.Struct(">i").pack
 _i64 = struct.Struct(">q").pack
+_NUMBERS = {
+    size: struct.Struct(f">{letter}").unpack_from for size, letter in ((1, "b"), (2, "h"), (4, "i"), (8, "q"))
+}
 _HEADER = struct.Struct(">hhi").pack
 _FETCH_LIMITS = struct.Struct(">iiiibii").pack
 _FETCH_PARTITION = struct.Struct(">iiqqi").pack
@@ -39,7 +42,8 @@ class Reader:
         """Return a signed integer of so many bytes."""
         start = self.position
         self.position = start + size
-        return int.from_bytes(self.data[start : start + size], "big", signed=True)
+        number: int = _NUMBERS[size](self.data, start)[0]
+        return number
 
     def string(self) -> str:
         """Return a string; null is empty."""

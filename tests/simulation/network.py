@@ -208,8 +208,13 @@ class SimStream:
             self._ended = True
         else:
             self._data.append(data)
-        if self._reader is not None:
-            self._schedule()
+        if self._reader is not None and not self._scheduled:
+            process = self.process
+            if process is not None and process.ready:
+                # Now, as its loop would: it is nobody's turn but the network's.
+                process.context.run(self._readable)
+            else:
+                self._schedule()
 
     def _schedule(self) -> None:
         if not self._scheduled:

@@ -45,6 +45,35 @@ class SimThreads:
         return SimPool(self._loop, self._delay_s, threads)
 
 
+class _OneThread:
+    """Stands in for the lock of a future that one thread uses alone: a real one is most of what a job costs."""
+
+    def __enter__(self) -> None:
+        """There is nobody to keep out."""
+
+    def __exit__(self, *error: object) -> None:
+        """There is nobody to let in."""
+
+    def notify_all(self) -> None:
+        """There is nobody to wake."""
+
+
+_one_thread = _OneThread()
+
+
+class SimFuture(Future[Any]):
+    """The outcome of a job, for callbacks only: nobody can wait for it by blocking the one thread there is."""
+
+    def __init__(self) -> None:
+        # What the base class does, but for its lock.
+        self._condition = _one_thread
+        self._state = "PENDING"
+        self._result = None
+        self._exception = None
+        self._waiters: list[object] = []
+        self._done_callbacks: list[object] = []
+
+
 class SimPool(Executor):
     """Runs jobs on the loop's thread, each at the end of the time that it takes, at most `threads` at once.
 
@@ -62,7 +91,7 @@ class SimPool(Executor):
         """See `Executor.submit`."""
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        future: Future[Any] = Future()
+        future = SimFuture()
 
         def run() -> None:
             self._free += 1
