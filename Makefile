@@ -72,7 +72,7 @@ crash: $(STAMP) ## 100 kill -9 under load, and 1,000 seeds of power loss
 SEEDS ?= 0:200
 .PHONY: simulate
 simulate: $(STAMP) ## whole clusters on virtual time under faults drawn from SEEDS=first:end
-	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --jobs $$(nproc)
+	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --jobs $$(nproc) $(if $(RECORD),--record $(RECORD))
 
 .PHONY: storm
 storm: $(STAMP) ## 200 consumers join, leave and die for 10 minutes while the broker is killed
