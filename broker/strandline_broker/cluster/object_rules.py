@@ -68,7 +68,7 @@ def check_new(kind: str, obj: Object) -> None:
 def created(kind: str, obj: Object, *, uid: str, now: str, validator: Validator | None) -> Object:
     """Return the object to store for a create, without its version. Raises Invalid."""
     check_new(kind, obj)
-    result = json_patch.copied(obj)
+    result: Object = json_patch.copied(obj)
     info = KINDS[kind]
     metadata = result["metadata"]
     for field in _SERVER_FIELDS:
@@ -116,7 +116,7 @@ def patched(
     result = apply_operations(kind, old, operations)
     if subresource == "status":
         status = result.get("status")
-        result = json_patch.copied(old)
+        result: Object = json_patch.copied(old)
         _set_or_drop(result, "status", status)
     elif info.status:
         _set_or_drop(result, "status", json_patch.copied(old.get("status")))
@@ -135,7 +135,7 @@ def marked_for_deletion(kind: str, old: Object, now: str) -> Object | None:
     """Return the object as it waits for its finalizers, or None when it waits already."""
     if old["metadata"].get("deletionTimestamp"):
         return None
-    result = json_patch.copied(old)
+    result: Object = json_patch.copied(old)
     result["metadata"]["deletionTimestamp"] = now
     if KINDS[kind].generation:
         # As the API server does: the controller has something new to observe.
