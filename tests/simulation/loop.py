@@ -254,7 +254,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     raise
                 except BaseException as error:  # noqa: BLE001  # as `asyncio.Handle` does
                     self.call_exception_handler({"message": f"{turn!r} failed", "exception": error})
-            if self._stopping:
+            if self._stopping:  # type: ignore[attr-defined] # the base class has it
                 return
 
     def _pass_time(self) -> None:

@@ -66,11 +66,11 @@ class SimFuture(Future[Any]):
 
     def __init__(self) -> None:
         # What the base class does, but for its lock.
-        self._condition = _one_thread
+        self._condition = _one_thread  # type: ignore[assignment] # all that is asked of a condition here
         self._state = "PENDING"
         self._result = None
         self._exception = None
-        self._waiters: list[object] = []
+        self._waiters = []
         self._done_callbacks: list[object] = []
 
 

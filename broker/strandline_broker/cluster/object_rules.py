@@ -116,7 +116,7 @@ def patched(
     result = apply_operations(kind, old, operations)
     if subresource == "status":
         status = result.get("status")
-        result: Object = json_patch.copied(old)
+        result = json_patch.copied(old)
         _set_or_drop(result, "status", status)
     elif info.status:
         _set_or_drop(result, "status", json_patch.copied(old.get("status")))

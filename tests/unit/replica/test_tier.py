@@ -84,11 +84,12 @@ def test_offsets_of_both_tiers() -> None:
 def test_without_its_manifest_a_leader_says_try_again() -> None:
     async def test(partition: Partition, remote: Remote) -> None:
         lead_alone(partition, 2)
-        for ask in (
+        asks: tuple[Callable[[], object], ...] = (
             lambda: partition.earliest_offset,
             lambda: partition.highest_tiered_offset,
             lambda: partition.earliest_pending_upload_offset,
-        ):
+        )
+        for ask in asks:
             with pytest.raises(KafkaError) as caught:
                 ask()
             assert caught.value.code is ErrorCode.OFFSET_NOT_AVAILABLE
