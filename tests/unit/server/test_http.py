@@ -29,6 +29,7 @@ from strandline_broker.server.replication import Throttles
 def fake_partition(topic: str, index: int, **changes: Any) -> Any:
     log = SimpleNamespace(start_offset=5, end_offset=20, synced_end=18, size_bytes=1000, failed="")
     fields = {
+        "log_start_offset": 5,
         "is_leader": True,
         "leader_id": 0,
         "leader_epoch": 3,
