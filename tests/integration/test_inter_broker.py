@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.support import Client, Cluster, batch, cluster, fetch, leads, produce, run, running
+from tests.integration.support import (
+    Client,
+    Cluster,
+    batch,
+    cluster,
+    fetch,
+    leads,
+    produce,
+    run,
+    running,
+    until,
+)
 from tests.unit.peers.support import OTHER_TOKEN, TOKEN, peers_with
 
 from strandline_broker.errors import ErrorCode
@@ -66,7 +77,7 @@ def test_nothing_is_answered_without_the_token(tmp_path: Path) -> None:
                 await client.close()
             with pytest.raises(PeerError, match="does not accept our token"):
                 await peer(broker, OTHER_TOKEN)
-            assert closed[CloseReason.AUTHENTICATION_FAILED] == 1
+            await until(lambda: closed[CloseReason.AUTHENTICATION_FAILED] == 1)
             client = await made.connect(broker, INTERNAL)
             answer = await client.ask(ApiKey.SASL_HANDSHAKE, 1, {"mechanism": "PLAIN"})
             assert answer.error_code == ErrorCode.UNSUPPORTED_SASL_MECHANISM, "the token must not be sent"

@@ -23,8 +23,9 @@ YIELDED = 16
 DRAINING = 32
 CLOSING = 64
 
-# How long to wait for the client's end of the connection after our own.
+# How long to wait for the client's end of the connection when everything has been sent.
 _LINGER_S = 0.5
+_LINGERING = frozenset((CloseReason.SHUTDOWN, CloseReason.AUTHENTICATION_FAILED))
 
 
 class SendingHalf(ABC):
@@ -199,7 +200,7 @@ class SendingHalf(ABC):
         if self._blocked & BACKLOG and unsent <= self._hub.limits.output_backlog_bytes // 2:
             self._unblock(BACKLOG)
         if self._blocked & DRAINING and done and not self._queue and not self._lingering:
-            if self._closing_reason[0] is CloseReason.SHUTDOWN:
+            if self._closing_reason[0] in _LINGERING:
                 self._linger()
             else:
                 self._tear_down(*self._closing_reason)
@@ -223,11 +224,13 @@ class SendingHalf(ABC):
     def _linger(self) -> None:
         """Wait for the client's end of the connection after everything was sent.
 
-        close(2) with unread requests in the socket makes the kernel drop answers that are still on their way.
+        close(2) with unread requests in the socket makes the kernel drop answers that are still on their way. After a
+        failed login our own end is not shown before: some clients that find it behind the answer do not look at the answer.
         """
         self._lingering = True
         self._drain_deadline = min(self._drain_deadline, self._hub.now() + _LINGER_S)
-        self._stream.shutdown_write()
+        if self._closing_reason[0] is CloseReason.SHUTDOWN:
+            self._stream.shutdown_write()
         self._reading = True
         self._stream.set_reader(self._on_discard)
 

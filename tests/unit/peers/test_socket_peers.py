@@ -61,7 +61,9 @@ def test_a_wrong_token_is_refused_and_appears_nowhere(
             peers = here.peers(OTHER_TOKEN)
             with pytest.raises(PeerError, match="does not accept our token") as refused:
                 await peers.connect("127.0.0.1", here.port)
-            assert here.server.metrics.closed[CloseReason.AUTHENTICATION_FAILED] == 1
+            async with asyncio.timeout(10):
+                while here.server.metrics.closed[CloseReason.AUTHENTICATION_FAILED] != 1:
+                    await asyncio.sleep(0)
             connection = await here.peers().connect("127.0.0.1", here.port)
             connection.close()
             for text in (str(refused.value), caplog.text, repr(vars(peers))):

@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 _HANDSHAKE = int(ApiKey.SASL_HANDSHAKE)
 _SERVED_BEFORE = frozenset((_HANDSHAKE, int(ApiKey.API_VERSIONS), int(ApiKey.SASL_AUTHENTICATE)))
 _ANONYMOUS = "User:ANONYMOUS"
+# For so long a client may take to read that its login failed.
+_FAREWELL_S = 5.0
 
 _Encode = Callable[[TokenAnswer], bytes | None]
 
@@ -219,7 +221,10 @@ class SaslGate:
 
         def end() -> None:
             pending.complete(response)
-            self._connection.close(reason, kind)
+            if response is None:
+                self._connection.close(reason, kind)
+            else:
+                self._connection.drain(_FAREWELL_S, kind, reason)
 
         self._timer.cancel()
         delay_s = self._authenticator.settings.failure_delay_ms / 1000
