@@ -15,7 +15,16 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from strandline_tiered.object_store import AlreadyThere, NoSuchObject, ObjectInfo, Unavailable, check_key
+from strandline_tiered.content import as_source, pieces
+from strandline_tiered.object_store import (
+    AlreadyThere,
+    Content,
+    NoSuchObject,
+    ObjectInfo,
+    Source,
+    Unavailable,
+    check_key,
+)
 
 _TEMPORARY = ".incoming"
 
@@ -29,10 +38,10 @@ class DirectoryStore:
     def __init__(self, root: str | Path) -> None:
         self._root = Path(root).absolute()
 
-    async def put(self, key: str, parts: Sequence[bytes | memoryview], *, if_absent: bool = False) -> None:
+    async def put(self, key: str, content: Content, *, if_absent: bool = False) -> None:
         """See `ObjectStore.put`."""
         check_key(key)
-        await self._in_thread(self._put, key, parts, if_absent)
+        await self._in_thread(self._put, key, as_source(content), if_absent)
 
     async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         """See `ObjectStore.get`."""
@@ -64,7 +73,7 @@ class DirectoryStore:
         check_key(key)
         return self._root / key
 
-    def _put(self, key: str, parts: Sequence[bytes | memoryview], if_absent: bool) -> None:
+    def _put(self, key: str, source: Source, if_absent: bool) -> None:
         path = self._path(key)
         incoming = self._root / _TEMPORARY
         incoming.mkdir(parents=True, exist_ok=True)
@@ -72,7 +81,7 @@ class DirectoryStore:
         handle, temporary = tempfile.mkstemp(dir=incoming)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.writelines(parts)
+                file.writelines(pieces(source))
                 file.flush()
                 os.fsync(file.fileno())
             if if_absent:

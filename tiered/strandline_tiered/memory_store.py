@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from strandline_tiered.object_store import AlreadyThere, NoSuchObject, ObjectInfo, check_key
+from strandline_tiered.content import as_source, pieces
+from strandline_tiered.object_store import AlreadyThere, Content, NoSuchObject, ObjectInfo, check_key
 
 
 class MemoryStore:
@@ -13,12 +14,12 @@ class MemoryStore:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
 
-    async def put(self, key: str, parts: Sequence[bytes | memoryview], *, if_absent: bool = False) -> None:
+    async def put(self, key: str, content: Content, *, if_absent: bool = False) -> None:
         """See `ObjectStore.put`."""
         check_key(key)
         if if_absent and key in self.objects:
             raise AlreadyThere(key)
-        self.objects[key] = b"".join(parts)
+        self.objects[key] = b"".join(pieces(as_source(content)))
 
     async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         """See `ObjectStore.get`."""

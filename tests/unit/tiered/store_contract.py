@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import random
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from strandline_tiered.object_store import AlreadyThere, InvalidKey, NoSuchObject, ObjectStore
+from strandline_tiered.object_store import AlreadyThere, InvalidKey, NoSuchObject, ObjectStore, SourceFailed
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -20,10 +22,39 @@ async def keys(store: ObjectStore, prefix: str, after: str = "") -> list[str]:
     return [info.key async for info in store.list(prefix, after=after)]
 
 
+MIB = 1 << 20
+
+
+def pattern(length: int, seed: int = 0) -> bytes:
+    """Bytes that differ everywhere, so that a piece in the wrong place shows."""
+    return random.Random(seed).randbytes(length)
+
+
+class FileLike:
+    """A source that is read, as a segment is. `broken_from`: the first byte that cannot be read."""
+
+    def __init__(self, data: bytes, broken_from: int | None = None) -> None:
+        self._data = data
+        self._broken_from = len(data) if broken_from is None else broken_from
+        self.largest_read = 0
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def read(self, start: int, length: int) -> bytes:
+        self.largest_read = max(self.largest_read, length)
+        if start + length > self._broken_from:
+            raise OSError(errno.EIO, "a bad sector")
+        return self._data[start : start + length]
+
+
 class StoreContract:
     """The tests; collected through subclasses."""
 
     conditional_writes = True
+    many = 1003
+    """Objects that fill more than one page of a list."""
 
     def open_store(self, directory: Path) -> ObjectStore:
         raise AssertionError("a subclass says which store")
@@ -81,6 +112,70 @@ class StoreContract:
                 await store.put(name, [b"x"])
             await store.delete(["a/1", "a/3"])
             assert await keys(store, "a/") == ["a/2"]
+            await store.close()
+
+        run(scenario())
+
+    def test_a_large_object_is_read_from_its_source_piece_by_piece(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            store = self.open_store(tmp_path)
+            data = pattern(13 * MIB + 7)
+            source = FileLike(data)
+            await store.put("large", source)
+            assert source.largest_read <= MIB
+            assert (await store.head("large")).size == len(data)
+            assert await store.get("large", 5 * MIB - 3, 5 * MIB + 5) == data[5 * MIB - 3 : 5 * MIB + 5]
+            assert await store.get("large", 13 * MIB) == data[-7:]
+            assert await store.get("large") == data
+            await store.close()
+
+        run(scenario())
+
+    @pytest.mark.parametrize("size", [3 * MIB, 13 * MIB])
+    def test_a_source_that_cannot_be_read_leaves_no_object(self, tmp_path: Path, size: int) -> None:
+        async def scenario() -> None:
+            store = self.open_store(tmp_path)
+            with pytest.raises(SourceFailed):
+                await store.put("torn", FileLike(pattern(size), broken_from=size - 1))
+            assert await keys(store, "") == []
+            await store.close()
+
+        run(scenario())
+
+    def test_an_object_is_replaced_whole(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            store = self.open_store(tmp_path)
+            await store.put("a", [b"long enough"])
+            await store.put("a", [b"short"])
+            assert await store.get("a") == b"short"
+            await store.close()
+
+        run(scenario())
+
+    def test_lists_and_deletions_of_many_take_several_requests(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            store = self.open_store(tmp_path)
+            names = [f"many/{number:05}" for number in range(self.many)]
+            for first in range(0, len(names), 50):
+                await asyncio.gather(*(store.put(name, [b"x"]) for name in names[first : first + 50]))
+            assert await keys(store, "many/") == names
+            assert await keys(store, "many/", after=names[-3]) == names[-2:]
+            await store.delete(names[1:])
+            assert await keys(store, "many/") == names[:1]
+            await store.close()
+
+        run(scenario())
+
+    def test_a_large_conditional_put_spares_what_is_there(self, tmp_path: Path) -> None:
+        if not self.conditional_writes:
+            return
+
+        async def scenario() -> None:
+            store = self.open_store(tmp_path)
+            await store.put("a", [b"first"], if_absent=True)
+            with pytest.raises(AlreadyThere):
+                await store.put("a", FileLike(pattern(13 * MIB)), if_absent=True)
+            assert await store.get("a") == b"first"
             await store.close()
 
         run(scenario())
