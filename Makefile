@@ -36,6 +36,10 @@ test: $(STAMP) ## the test suite
 test-kubernetes: $(STAMP) ## what needs a real API server [KUBECONFIG; or K8S_LAB and KUBE_ASSETS]
 	e2e/lab/with-api-server $(BIN)/python -m pytest tests/kubernetes -m kubernetes
 
+.PHONY: test-s3
+test-s3: $(STAMP) ## the object store against a real S3 server [AWS_ENDPOINT_URL_S3 and AWS credentials]
+	$(BIN)/python -m pytest tests/s3 -m s3
+
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

@@ -103,7 +103,7 @@ def of_response(operation: str, key: str, response: dict[str, Any]) -> ObjectSto
     metadata = response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode", 0)
     code = str(error.get("Code") or status)
-    said = f"{operation} {key}: {code} (HTTP {status}) {_words(str(error.get('Message', '')))}".rstrip()
+    said = f"{operation} {key}: {code} (HTTP {status}) {_words(str(error.get('Message') or ''))}".rstrip()
     if code in _MISSING:
         return NoSuchObject(key)
     if code in _TAKEN:
