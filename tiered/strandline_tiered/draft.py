@@ -94,16 +94,22 @@ def _forget_entries(state: Leadership, context: Context) -> Leadership:
     return with_garbage(state, gone, context.rules)
 
 
+def need_page(state: Leadership) -> Step:
+    """Ask for the first part, if that is a page."""
+    assert state.draft is not None
+    first = state.draft.parts[0] if state.draft.parts else None
+    if state.is_unspilling or not isinstance(first, PageRef):
+        return state, ()
+    return replace(state, is_unspilling=True), (ReadPage(first),)
+
+
 def plan_pages(state: Leadership, context: Context) -> Step:
-    """Ask for a page to be stored where entries are many, and for the first one when retention reaches it."""
+    """Ask for a page to be stored where entries are many, and for the first one when the log start is in it."""
     draft = state.draft
     assert draft is not None
     effects: tuple[Effect, ...] = ()
-    first = draft.parts[0] if draft.parts else None
-    reached = isinstance(first, PageRef) and first.start_offset < draft.log_start
-    if reached and not state.is_unspilling:
-        assert isinstance(first, PageRef)
-        state, effects = replace(state, is_unspilling=True), (ReadPage(first),)
+    if draft.parts and draft.parts[0].start_offset < draft.log_start:
+        state, effects = need_page(state)
     entries = () if state.is_spilling else spillable(draft)
     return (replace(state, is_spilling=True), (*effects, PutPage(entries))) if entries else (state, effects)
 

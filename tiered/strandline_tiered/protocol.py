@@ -35,6 +35,7 @@ from strandline_tiered.protocol_messages import (
     Look,
     ManifestRead,
     NotFound,
+    PageNeeded,
     PageRead,
     PageStored,
     PutClaim,
@@ -117,6 +118,8 @@ def _hear(state: Leadership, event: Event, context: Context) -> Step:
             return draft.with_upload(state, entry), ()
         case RaiseLogStart(log_start) if state.phase is Phase.READY and state.may_write:
             return draft.raise_log_start(state, min(log_start, context.local.high_watermark), context), ()
+        case PageNeeded() if state.phase is Phase.READY and state.may_write:
+            return draft.need_page(state)
         case PageStored(page):
             return draft.page_stored(state, page, context), ()
         case PageRead(page, entries):

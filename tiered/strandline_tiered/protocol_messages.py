@@ -161,6 +161,11 @@ class RaiseLogStart:
 
 
 @dataclass(frozen=True, slots=True)
+class PageNeeded:
+    """Retention has reached the first page, and has to know its entries."""
+
+
+@dataclass(frozen=True, slots=True)
 class ScrubDue:
     """It is time to look for objects that nobody needs."""
 
@@ -242,6 +247,7 @@ class Failed:
 Event: TypeAlias = (
     LogChanged
     | RaiseLogStart
+    | PageNeeded
     | ScrubDue
     | Stored
     | Listed

@@ -22,6 +22,7 @@ from strandline_tiered.protocol_messages import (
     LogChanged,
     Look,
     NotFound,
+    PageNeeded,
     PutClaim,
     PutManifest,
     PutPage,
@@ -384,6 +385,24 @@ def test_many_entries_spill_and_come_back_for_retention() -> None:
     assert page.name not in leader.bucket
     segments = {name for name in leader.bucket if isinstance(name, SegmentName)}
     assert segments == {part.name for part in leader.truth.parts}
+
+
+def test_retention_may_ask_for_the_first_page() -> None:
+    leader = tiered(10)
+    leader.hear(PageNeeded())
+    assert leader.asked == [], "there is none"
+    count = PAGE_ENTRIES + TAIL_ENTRIES + 1
+    leader = tiered(10 * count)
+    page = next(part for part in leader.truth.parts if isinstance(part, PageRef))
+    leader.hear(RaiseLogStart(page.start_offset))
+    leader.run()
+    leader.hear(PageNeeded())
+    leader.hear(PageNeeded())
+    assert leader.asked == [ReadPage(page)]
+    leader.run()
+    assert leader.truth.parts[0].start_offset == page.start_offset
+    assert leader.truth.entry_count == count - PAGE_ENTRIES
+    assert leader.truth.parts == leader.truth.entries
 
 
 def test_a_lost_page_is_reported_and_uploads_go_on() -> None:
