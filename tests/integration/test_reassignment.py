@@ -91,7 +91,7 @@ def test_a_reassignment_waits_for_a_broker_that_is_down_and_can_be_taken_back(tm
             (old,) = states(three)[0].replicas
             new = (old + 1) % 3
             await three.crash(new)
-            await until(lambda: len(three.made.controller.liveness.live(0.0)) == 2)
+            await until(lambda: len(three.made.controller.liveness.live()) == 2)
             assert await reassign(three, {0: [new]}) == {ErrorCode.NONE}
             (row,) = await listed(three)
             assert (row.replicas, row.adding_replicas, row.removing_replicas) == ((new, old), (new,), (old,))

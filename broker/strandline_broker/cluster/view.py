@@ -62,6 +62,11 @@ class ClusterView(ClusterCache):
         # Event-loop time since when every kind has been listed without a failure; None while the store is
         # away. The controller judges no broker dead before this plus one lease duration.
         self.fresh_since: float | None = None
+        # Lists begun and done so far, by kind, and the number of lists that `refresh` wants to see done.
+        self._begun = dict.fromkeys(self._kinds, 0)
+        self._done = dict.fromkeys(self._kinds, 0)
+        self._wanted = dict.fromkeys(self._kinds, 0)
+        self._watches: dict[str, asyncio.Timeout] = {}
         # Event-loop time at which each broker's Lease was seen to change, by broker id.
         self._lease_changed_at: dict[int, float] = {}
 
@@ -97,6 +102,19 @@ class ClusterView(ClusterCache):
         """Return once every kind was listed from the store. Raises TimeoutError after `timeout_s` seconds."""
         await self.wait_until(lambda view: view.fresh_since is not None, timeout_s)
 
+    async def refresh(self, kind: str) -> bool:
+        """List a kind anew, for who must not take a late watch for silence; the watch goes on from that list.
+
+        Returns True when a list that began after this call is in the view, False when the store is away.
+        """
+        wanted = self._wanted[kind] = self._begun[kind] + 1
+        watch = self._watches.get(kind)
+        if watch is not None and not watch.expired():
+            watch.reschedule(asyncio.get_running_loop().time())
+        self._wake()
+        await self.wait_until(lambda view: view.fresh_since is None or view._done[kind] >= wanted)
+        return self._done[kind] >= wanted
+
     def silent_brokers(self) -> frozenset[int]:
         """Return the brokers whose Leases have stood still for longer than they last, by this process's clock.
 
@@ -121,10 +139,15 @@ class ClusterView(ClusterCache):
         backoff = Backoff(self._rng)
         while True:
             try:
-                if version is None:
+                if version is None or self._outdated(kind):
+                    self._begun[kind] += 1
+                    number = self._begun[kind]
                     objects, version = await self._store.list(kind)
                     self._deliver(self.replace(kind, objects))
+                    self._done[kind] = number
                     self._mark_fresh(kind)
+                    if self._outdated(kind):
+                        continue
                 began = asyncio.get_running_loop().time()
                 resume = await self._watch(kind, version)
                 # A server ends a watch after some minutes even if nothing happened: no reason to look away for a while.
@@ -140,7 +163,8 @@ class ClusterView(ClusterCache):
             if idle:
                 # A stream that ends at once, or is gone at once, again and again, must not become a busy
                 # loop.
-                await asyncio.sleep(backoff.next_s())
+                with contextlib.suppress(TimeoutError):
+                    await self.wait_until(lambda view: view._outdated(kind), backoff.next_s())
             else:
                 backoff.reset()
 
@@ -148,9 +172,9 @@ class ClusterView(ClusterCache):
         """Apply events after `version`; return where to resume, or None when it is time to list again."""
         # Jitter, so that a fleet that started together does not list together.
         interval_s = self._relist_interval_s * self._rng.uniform(0.8, 1.2)
-        with contextlib.suppress(TimeoutError):
+        try:
             async with (
-                asyncio.timeout(interval_s),
+                asyncio.timeout(interval_s) as self._watches[kind],
                 contextlib.aclosing(self._store.watch(kind, version)) as events,
             ):
                 async for event in events:
@@ -159,13 +183,19 @@ class ClusterView(ClusterCache):
                     if change is not None:
                         self._deliver([change])
                 return version
-        return None
+        except TimeoutError:
+            return None
+        finally:
+            del self._watches[kind]
+
+    def _outdated(self, kind: str) -> bool:
+        return self._wanted[kind] > self._begun[kind]
 
     def _mark_fresh(self, kind: str) -> None:
         self._fresh.add(kind)
         if self.fresh_since is None and self._fresh.issuperset(self._kinds):
             self.fresh_since = asyncio.get_running_loop().time()
-            self._wake()
+        self._wake()
 
     def _mark_stale(self, kind: str, error: Unavailable) -> None:
         if kind in self._fresh:

@@ -101,6 +101,9 @@ class Controller:
         self._pacer = StatusPacer()
         self._balance = LeaderBalance()
         self._wake = asyncio.Event()
+        self._look = asyncio.Event()
+        # Of the view when Leases were last begun to be watched; another one means that the store was away.
+        self._fresh_since: float | None = None
         self._versions: dict[tuple[str, str], str] = {}
         self._seen_in_pass: set[tuple[str, str, str]] = set()
         self._grace_periods_ms: dict[UUID, int] = {}
@@ -125,11 +128,11 @@ class Controller:
 
     def holds(self, broker_id: int) -> bool:
         """Say whether a broker's process counts as alive, in whatever phase."""
-        return self.liveness.holds(broker_id, self._monotonic())
+        return self.liveness.holds(broker_id)
 
     def live(self) -> Mapping[int, BrokerIdentity]:
         """Return the brokers that may lead and follow, by id."""
-        return {broker.broker_id: broker for broker in self.liveness.live(self._monotonic())}
+        return {broker.broker_id: broker for broker in self.liveness.live()}
 
     def expect_anew(self, incarnations: Mapping[int, str]) -> None:
         """Note, before `run`, brokers whose processes have ended and are being started anew, by what their Leases say.
@@ -145,6 +148,7 @@ class Controller:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.view.run(), name="controller-view")
                 group.create_task(self._control(), name="controller-loop")
+                group.create_task(self._watch_leases(), name="controller-leases")
                 group.create_task(self._watch_clock(), name="controller-clock")
         finally:
             stop_listening()
@@ -163,16 +167,44 @@ class Controller:
             logger.log(level, "the controller was held up for %.1f s", gap_s)
             self.liveness.did_not_look(gap_s, self._monotonic())
 
+    async def _watch_leases(self) -> None:
+        """List the Leases anew whenever time alone would judge a broker, or when nothing is heard of any of them."""
+        while True:
+            await self._begin_watching()
+            self._look_at_clock()
+            self._look.clear()
+            due_s = self.liveness.list_due_s(self._monotonic())
+            if due_s == 0.0:
+                await self._list_leases()
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(due_s):
+                    await self._look.wait()
+
+    async def _list_leases(self) -> None:
+        before = self.liveness.live()
+        self.liveness.asks(self._monotonic())
+        if not await self.view.refresh(LEASE):
+            self.liveness.unanswered()
+            return
+        now = self._monotonic()
+        self.liveness.observe(self.view.leases.values(), now)
+        self.liveness.answered(now)
+        if self.liveness.live() != before:
+            self._poke()
+
     def _poke(self) -> None:
         self.quiet.clear()
         self._wake.set()
+        self._look.set()
 
     def _on_change(self, change: Change) -> None:
         if change.kind == LEASE:
             now = self._monotonic()
-            before = self.liveness.live(now)
+            before = self.liveness.live()
             self.liveness.observe(self.view.leases.values(), now)
-            if self.liveness.live(now) != before:
+            self._look.set()
+            if self.liveness.live() != before:
                 # A renewal changes nothing else, but one that comes late brings back who was held for dead.
                 self._poke()
         else:
@@ -189,13 +221,8 @@ class Controller:
 
     async def _control(self) -> None:
         backoff = Backoff(self._rng, first_s=0.02)
-        fresh_since: float | None = None
         while True:
-            if self.view.fresh_since is None or self.view.fresh_since != fresh_since:
-                # The store was away: nobody would have seen a renewal meanwhile.
-                await self.view.wait_fresh()
-                fresh_since = self.view.fresh_since
-                self._begin_watching()
+            await self._begin_watching()
             self._wake.clear()
             self._seen_in_pass.clear()
             clean, delay_s = await self._try_pass()
@@ -210,7 +237,12 @@ class Controller:
                 async with asyncio.timeout(delay_s):
                     await self._wake.wait()
 
-    def _begin_watching(self) -> None:
+    async def _begin_watching(self) -> None:
+        """Wait until the store is there. If it was away, nobody would have seen a renewal meanwhile."""
+        await self.view.wait_fresh()
+        if self.view.fresh_since == self._fresh_since:
+            return
+        self._fresh_since = self.view.fresh_since
         now = self._monotonic()
         self.liveness.observe(self.view.leases.values(), now)
         self.liveness.was_blind(now)
@@ -264,7 +296,7 @@ class Controller:
         now = self._monotonic()
         leases = self.view.leases
         self.liveness.observe(leases.values(), now)
-        live = self.liveness.live(now)
+        live = self.liveness.live()
         cluster = self.view.cluster
         expected = cluster.replicas if cluster is not None else 0
         running = {broker.broker_id for broker in live}
@@ -300,9 +332,6 @@ class Controller:
     def _longest_wait_s(self, world: World, decision: Decision) -> float | None:
         now = self._monotonic()
         waits = [self._pacer.wait_s(status.key, now, flips=False) for status in decision.statuses]
-        expiry = self.liveness.next_expiry(now)
-        if expiry is not None:
-            waits.append(expiry)
         until_return_s = self._until_return_s()
         if until_return_s is not None and (world.returning == 0 or decision.returned):
             waits.append(until_return_s)

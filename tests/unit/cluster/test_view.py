@@ -495,3 +495,77 @@ def test_a_view_from_disk_is_corrected_by_the_store(tmp_path: Path) -> None:
         await store.close()
 
     run(body())
+
+
+# -- listing at once --
+
+
+class SlowStore(FlakyStore):
+    """A store whose lists of Leases wait until they may be answered, with what was there when they were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def list(self, kind: str) -> tuple[list[Object], str]:
+        answer = await super().list(kind)
+        if kind == LEASE:
+            await self.may_answer.wait()
+        return answer
+
+
+def test_a_refreshed_view_shows_a_list_that_began_afterwards() -> None:
+    async def body() -> None:
+        store = SlowStore()
+        async with following(store) as view:
+            await view.wait_fresh()
+            store.may_answer.clear()
+            before = store.lists
+            first = asyncio.create_task(view.refresh(LEASE))
+            await store.listed(before + 1)
+            second = asyncio.create_task(view.refresh(LEASE))  # the list on its way is too old for this one
+            await store.create(LEASE, LEASE_1.to_object())
+            store.may_answer.set()
+            assert await first
+            assert await second
+            assert store.lists == before + 2
+            assert 1 in view.leases
+            await store.listed(before + 2)
+            stored_lease = await store.get(LEASE, LEASE_1.name)
+            await store.delete_if(LEASE, LEASE_1.name, uid=stored_lease["metadata"]["uid"])
+            await view.wait_until(lambda view: not view.leases, 10)  # the watch goes on
+
+    run(body())
+
+
+def test_a_view_cannot_be_refreshed_while_the_store_is_away() -> None:
+    async def body() -> None:
+        store = FlakyStore()
+        async with following(store) as view:
+            await view.wait_fresh()
+            store.away = True
+            assert not await view.refresh(LEASE)
+            store.away = False
+            await view.wait_fresh(10)
+            assert await view.refresh(LEASE)
+
+    run(body())
+
+
+def test_a_refresh_does_not_wait_for_the_pause_after_a_watch_that_ended_at_once() -> None:
+    store = QuietStore(0.0)
+
+    async def main(loop: VirtualLoop) -> None:
+        view = ClusterView(store, "dev", kinds=[PARTITION_SET], rng=rng())
+        task = loop.create_task(view.run())
+        await asyncio.sleep(60.0)  # the pauses have become long
+        for _ in range(5):
+            began = loop.time()
+            assert await view.refresh(PARTITION_SET)
+            assert loop.time() - began < 0.01
+            await asyncio.sleep(1.0)
+        task.cancel()
+
+    with no_collections():
+        simulate(main, VirtualLoop())

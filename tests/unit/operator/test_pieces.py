@@ -19,7 +19,10 @@ RUNNING = BrokerLease(0, "a", 5, {}, state=BrokerPhase.RUNNING, cluster="demo", 
 
 
 def ids(tracker: LivenessTracker, now: float) -> list[int]:
-    return [broker.broker_id for broker in tracker.live(now)]
+    """The brokers that live when a list of the Leases at `now` says what is known already."""
+    tracker.asks(now)
+    tracker.answered(now)
+    return [broker.broker_id for broker in tracker.live()]
 
 
 def test_a_broker_is_down_when_its_lease_did_not_change_for_its_duration() -> None:
@@ -27,11 +30,80 @@ def test_a_broker_is_down_when_its_lease_did_not_change_for_its_duration() -> No
     tracker.observe([RUNNING], 0.0)
     tracker.observe([RUNNING], 9.0)  # seen again, not changed
     assert ids(tracker, 9.9) == [0]
-    assert tracker.next_expiry(9.0) == 1.0
+    assert tracker.list_due_s(9.9) == pytest.approx(0.1)
     assert ids(tracker, 10.0) == []
-    assert tracker.next_expiry(10.0) is None
+    assert tracker.list_due_s(10.0) is None
     tracker.observe([replace(RUNNING, resource_version="2")], 12.0)
     assert ids(tracker, 21.9) == [0]
+
+
+def test_no_verdict_without_a_list_that_was_asked_for_when_the_time_was_over() -> None:
+    tracker = LivenessTracker()
+    tracker.observe([RUNNING], 0.0)
+    tracker.asks(9.8)
+    tracker.answered(10.3)
+    assert tracker.live(), "the list may have been made before the time was over"
+    assert tracker.list_due_s(10.3) == 0.0
+    tracker.asks(10.3)
+    assert tracker.live()
+    tracker.unanswered()
+    assert tracker.live(), "a store that does not answer says nothing about brokers"
+    assert ids(tracker, 10.4) == []
+
+
+def test_a_list_that_shows_a_renewal_saves_a_broker_whose_watch_is_late() -> None:
+    tracker = LivenessTracker()
+    tracker.observe([RUNNING], 0.0)
+    tracker.asks(10.0)
+    tracker.observe([replace(RUNNING, resource_version="2")], 10.1)
+    tracker.answered(10.1)
+    assert tracker.live()
+    assert ids(tracker, 20.0) == [0]
+    assert ids(tracker, 20.1) == []
+
+
+def test_when_no_lease_changes_the_store_is_asked_whether_it_stands_still() -> None:
+    tracker = LivenessTracker()
+    other = replace(RUNNING, broker_id=1)
+    tracker.observe([RUNNING, other], 0.0)
+    assert tracker.list_due_s(1.0) == 2.5
+    tracker.observe([RUNNING, replace(other, resource_version="2")], 3.0)
+    assert tracker.list_due_s(3.0) == 3.5
+    assert ids(tracker, 6.5) == [0, 1]
+    assert tracker.list_due_s(6.5) == 3.5
+
+
+def test_the_time_in_which_a_store_stood_still_counts_against_nobody() -> None:
+    tracker = LivenessTracker()
+    tracker.observe([RUNNING], 0.0)
+    tracker.asks(3.5)
+    tracker.answered(9.5)  # nothing is new: the broker could not renew either
+    assert ids(tracker, 10.0) == [0]
+    assert ids(tracker, 19.4) == [0]
+    assert ids(tracker, 19.5) == []
+
+
+def test_a_renewal_may_be_the_first_word_of_a_store_that_stood_still() -> None:
+    tracker = LivenessTracker()
+    other = replace(RUNNING, broker_id=1)
+    tracker.observe([RUNNING, other], 0.0)
+    tracker.asks(3.5)
+    tracker.observe([RUNNING, replace(other, resource_version="2")], 12.0)
+    tracker.answered(12.0)
+    assert ids(tracker, 21.9) == [0, 1]
+    assert ids(tracker, 22.0) == []
+
+
+def test_a_store_that_is_always_slow_hides_no_dead_broker() -> None:
+    tracker = LivenessTracker()
+    tracker.observe([RUNNING], 0.0)
+    now = 0.0
+    while tracker.live():
+        tracker.asks(now)
+        now += 2.0
+        tracker.answered(now)
+        assert now < 30.0
+    assert now > 10.0
 
 
 def test_what_the_lease_says_about_time_is_never_read() -> None:
@@ -59,6 +131,8 @@ def test_after_being_blind_a_full_duration_passes_before_a_verdict() -> None:
     tracker.was_blind(9.0)
     assert ids(tracker, 18.9) == [0]
     assert ids(tracker, 19.0) == []
+    tracker.was_blind(20.0)
+    assert ids(tracker, 20.0) == [], "a verdict stands until the Lease changes"
 
 
 def test_time_in_which_nobody_looked_counts_against_nobody() -> None:
@@ -83,6 +157,7 @@ def test_a_process_that_is_held_up_again_and_again_finds_out_who_is_dead() -> No
         assert now <= 21.0
     assert now > 19.0
     tracker.observe([replace(RUNNING, resource_version="2")], now)
+    assert ids(tracker, now + 9.0) == [0]
     tracker.did_not_look(1.5, now + 9.0)
     assert ids(tracker, now + 11.0) == [0], "a renewal begins anew"
 
