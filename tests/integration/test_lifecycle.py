@@ -14,7 +14,7 @@ import pytest
 from tests.integration.support import Cluster, batch, cluster, fetch, leads, produce, run, running, until
 from tests.integration.test_produce_fetch import FETCH_V, PRODUCE_V, row, values
 
-from strandline_broker.cluster.model import TOPIC, Object
+from strandline_broker.cluster.model import CLUSTER, CLUSTER_STATE, TOPIC, ClusterState, Object, new_object
 from strandline_broker.cluster.store import ClusterStore, Unavailable
 from strandline_broker.errors import ErrorCode
 from strandline_broker.log.identity import IdentityError
@@ -385,3 +385,41 @@ def test_a_second_process_under_the_same_id_ends_the_first(tmp_path: Path) -> No
                 await first.stop()
 
     run(scenario())
+
+
+def test_a_new_volume_in_a_cluster_that_was_applied_again_gets_the_id_of_the_old_ones(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path, brokers=2) as made:
+            async with running(made, broker_id=0) as first:
+                cluster_id = first.cluster_id
+            uid = (await made.store.get(CLUSTER, "test"))["metadata"]["uid"]
+            assert cluster_id == uid
+            await made.store.delete_if(CLUSTER, "test", uid=uid)
+            again = await made.store.create(CLUSTER, new_object(CLUSTER, "test", {"replicas": 2}))
+            assert again["metadata"]["uid"] != uid
+            async with running(made, broker_id=0) as old, running(made, broker_id=1) as new:
+                assert old.cluster_id == new.cluster_id == cluster_id
+
+    run(body())
+
+
+def test_a_new_volume_waits_until_its_cluster_has_an_id(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path) as made:
+            await made.stop_controller()
+            for kind in (CLUSTER_STATE, CLUSTER):
+                for obj in (await made.store.list(kind))[0]:
+                    await made.store.delete_if(kind, obj["metadata"]["name"], uid=obj["metadata"]["uid"])
+            await made.store.create(CLUSTER, new_object(CLUSTER, "test", {"replicas": 1}))
+            await made.store.create(CLUSTER_STATE, ClusterState("test").to_object())
+            broker = made.broker()
+            starting = asyncio.create_task(broker.start())
+            await asyncio.wait({starting}, timeout=0.3)
+            assert not starting.done()
+            await made.start_controller()
+            async with asyncio.timeout(10):
+                await starting
+            assert broker.cluster_id == (await made.store.get(CLUSTER, "test"))["metadata"]["uid"]
+            await broker.stop()
+
+    run(body())

@@ -57,7 +57,7 @@ class BrokerConfig:
     cluster_name: str = key("dev", "Name of the Cluster object that this broker belongs to.")
     cluster_id: str | None = key(
         None,
-        "Id of the cluster; a volume that holds another id is refused. Unset: as the volume or Cluster says.",
+        "Id of the cluster; a volume that holds another id is refused. Unset: as the volume or ClusterState says.",
     )
     data_dir: str = key("", "Directory for everything that this broker keeps.", kafka="log.dirs")
     store: str = key("", "Where cluster state lives: `sqlite:PATH`, or `kubernetes`.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from strandline_broker.cluster.model import CLUSTER, MALFORMED
+from strandline_broker.cluster.model import CLUSTER_STATE, MALFORMED, ClusterState, cluster_state_name
 from strandline_broker.cluster.store import NotFound, Unavailable
 from strandline_broker.log.identity import Identity, load
 from strandline_broker.seams.randomness import new_id, new_uuid
@@ -142,16 +142,20 @@ def _take_clean_stop(disk: Disk, generation: int) -> str | None:
 
 
 async def _cluster_id(store: ClusterStore, cluster: str) -> str:
-    """Return the UID of the Cluster object: clients know the cluster by it. Waits until there is one."""
+    """Return the id that the cluster has for good, whatever became of its Cluster object. Waits until there is one."""
     waited = False
     while True:
         try:
-            return str((await store.get(CLUSTER, cluster))["metadata"]["uid"])
+            state = ClusterState.from_object(await store.get(CLUSTER_STATE, cluster_state_name(cluster)))
+            if state.cluster_id:
+                return state.cluster_id
+            reason = "the operator has not given it one"
         except (NotFound, Unavailable) as error:
-            if not waited:
-                logger.info("waiting for the Cluster %s: %s", cluster, error)
-                waited = True
-            await asyncio.sleep(_RETRY_S)
+            reason = str(error)
+        if not waited:
+            logger.info("waiting for the id of Cluster %s: %s", cluster, reason)
+            waited = True
+        await asyncio.sleep(_RETRY_S)
 
 
 def read_boot_id() -> str:

@@ -32,7 +32,7 @@ _LISTENER = re.compile(r"([A-Za-z0-9_-]+)://[^/\s,]+:([0-9]{1,5})")
 _RESERVED = {
     "broker_id": "--brokers",
     "cluster_name": "nothing: it is always dev",
-    "cluster_id": "nothing: it is the Cluster's UID",
+    "cluster_id": "nothing: the controller gives it, once",
     "data_dir": "--data-dir",
     "store": "--data-dir",
     "listeners": "--host, --port and --listener",

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from strandline_broker.cluster import cluster_settings, internal_topics, topic_config
 from strandline_broker.cluster.model import CLUSTER, CLUSTER_STATE, TOPIC, ClusterState, Topic
-from strandline_operator.controller.actions import Action, Create, StatusWrite
+from strandline_operator.controller.actions import Action, Create, Patch, StatusWrite
 from strandline_operator.controller.conditions import Reason, Trouble, flipped
 from strandline_operator.controller.deletion import decide_purges
 from strandline_operator.controller.elections import Elections
@@ -48,9 +48,7 @@ class Decision:
 def decide(world: World) -> Decision:
     """Return what to do in this world."""
     decision = Decision()
-    if world.cluster is not None and world.state is None:
-        state = ClusterState(cluster=world.cluster_name)
-        decision.actions.append(Create(CLUSTER_STATE, state.to_object()))
+    decision.actions += _decide_state(world)
     placer = Placer(world)
     factors: dict[UUID, int] = {}
     for topic in world.topics:
@@ -81,6 +79,21 @@ def decide(world: World) -> Decision:
     _decide_cluster_status(world, decision, internal, factors)
     decision.quiet &= not decision.actions and world.settled
     return decision
+
+
+def _decide_state(world: World) -> list[Action]:
+    """Make the ClusterState, which gives the cluster an id for good: whatever Cluster object comes later, it stays."""
+    if world.cluster is None:
+        return []
+    cluster_id = str(world.cluster.status.get("clusterId") or world.cluster.uid)
+    if world.state is None:
+        state = ClusterState(cluster=world.cluster_name, cluster_id=cluster_id)
+        return [Create(CLUSTER_STATE, state.to_object())]
+    if not world.state.cluster_id:
+        path, state = "/spec/clusterId", world.state
+        operation = {"op": "add", "path": path, "value": cluster_id}
+        return [Patch(CLUSTER_STATE, state.name, state.uid, ((path, None),), (operation,))]
+    return []
 
 
 def _decide_guarded(world: World, topic: Topic, placer: Placer) -> Outcome:

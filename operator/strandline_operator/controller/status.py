@@ -202,6 +202,8 @@ def cluster_status(world: World, counts: Counts, topics: int, others: Sequence[T
             now_ms=world.now_ms,
         ),
     }
+    if world.state is not None and world.state.cluster_id:
+        status["clusterId"] = world.state.cluster_id
     if world.bootstrap:
         status["bootstrap"] = world.bootstrap
     return status

@@ -133,6 +133,16 @@ class StoreContract:
         assert kept.group_configs == {"g/~1": {"a": "b"}}
 
     @with_store
+    async def test_a_cluster_gets_its_id_once(self, store: ClusterStore) -> None:
+        obj = await store.create(CLUSTER_STATE, ClusterState("dev").to_object())
+        unset = [("/spec/clusterId", None)]
+        await put(store, obj, add("/spec/clusterId", "first"), tests=unset)
+        with pytest.raises(Conflict):
+            await put(store, obj, add("/spec/clusterId", "second"), tests=unset)
+        stored = await store.get(CLUSTER_STATE, obj["metadata"]["name"])
+        assert ClusterState.from_object(stored).cluster_id == "first"
+
+    @with_store
     async def test_a_lease_always_has_a_spec_to_test(self, store: ClusterStore) -> None:
         bare = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "bare"}}
         created = await store.create(LEASE, bare)

@@ -177,6 +177,7 @@ def test_cluster_state_survives_json() -> None:
         broker_configs={"default": {"a": "b"}, "1": {}},
         group_configs={"g": {"c": "d"}},
         purged_topic_ids=(TOPIC_ID,),
+        cluster_id="5f1c",
         uid="u",
         resource_version="3",
     )

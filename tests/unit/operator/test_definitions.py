@@ -148,7 +148,9 @@ def test_what_the_code_writes_fits() -> None:
     )
     assert refused("PartitionSet", part.to_object()) == []
     assert (
-        refused("ClusterState", ClusterState("demo", 3, {"0": {"a": "b"}}, {}, (UUID(int=9),)).to_object())
+        refused(
+            "ClusterState", ClusterState("demo", 3, {"0": {"a": "b"}}, {}, (UUID(int=9),), "5f1c").to_object()
+        )
         == []
     )
     too_many = part.to_object()

@@ -19,6 +19,7 @@ from strandline_broker.cluster.model import (
     BrokerIdentity,
     BrokerLease,
     BrokerPhase,
+    ClusterState,
     PartitionSet,
     PartitionState,
     new_object,
@@ -26,6 +27,7 @@ from strandline_broker.cluster.model import (
 from strandline_broker.cluster.patches import patch_partitions
 from strandline_broker.cluster.sqlite_store import SqliteStore
 from strandline_broker.cluster.transitions import FollowerProgress, grow_isr
+from strandline_broker.cluster.view import ClusterView
 from strandline_operator.controller.actions import Notice
 from strandline_operator.controller.balance import RETURNING
 from strandline_operator.controller.conditions import Reason, Trouble
@@ -346,6 +348,58 @@ def test_what_belongs_to_a_cluster_has_no_owner_that_would_take_it_along() -> No
             objects = [*(await b.store.list(PARTITION_SET))[0], *(await b.store.list(CLUSTER_STATE))[0]]
             assert len(objects) >= 2
             assert not [obj for obj in objects if "ownerReferences" in obj["metadata"]]
+
+    asyncio.run(scenario())
+
+
+def test_a_cluster_that_is_applied_again_keeps_its_id() -> None:
+    async def scenario() -> None:
+        async with bench() as b:
+            await b.lease(0, "a")
+
+            async def shown(uid: str) -> str:
+                def shows(view: ClusterView) -> bool:
+                    cluster = view.cluster
+                    return cluster is not None and cluster.uid == uid and "clusterId" in cluster.status
+
+                await b.controller.view.wait_until(shows, DEADLINE_S)
+                assert b.controller.view.cluster is not None
+                return str(b.controller.view.cluster.status["clusterId"])
+
+            first = str((await b.store.get(CLUSTER, "demo"))["metadata"]["uid"])
+            assert await shown(first) == first
+            await b.store.delete_if(CLUSTER, "demo", uid=first)
+            again = await b.store.create(CLUSTER, new_object(CLUSTER, "demo", {"replicas": 1}))
+            second = str(again["metadata"]["uid"])
+            assert second != first
+            assert await shown(second) == first
+            (state,) = (await b.store.list(CLUSTER_STATE))[0]
+            assert state["spec"]["clusterId"] == first
+
+    asyncio.run(scenario())
+
+
+def test_a_cluster_state_without_an_id_gets_the_one_that_was_shown() -> None:
+    async def scenario() -> None:
+        b = Bench()
+        cluster = await b.store.create(CLUSTER, new_object(CLUSTER, "demo", {"replicas": 1}))
+        await b.store.patch_if(
+            CLUSTER,
+            "demo",
+            uid=cluster["metadata"]["uid"],
+            tests=[],
+            operations=[{"op": "add", "path": "/status", "value": {"clusterId": "once"}}],
+            subresource="status",
+        )
+        await b.store.create(CLUSTER_STATE, ClusterState("demo").to_object())
+        task = asyncio.create_task(b.controller.run())
+        await b.controller.view.wait_until(
+            lambda view: view.state is not None and view.state.cluster_id == "once", DEADLINE_S
+        )
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await b.store.close()
 
     asyncio.run(scenario())
 

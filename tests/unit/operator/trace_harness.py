@@ -377,7 +377,7 @@ def status_text(obj: dict[str, Any]) -> list[str]:
     shown = {
         key: value
         for key, value in status.items()
-        if key not in ("conditions", "selector", "topicId", "topicName")
+        if key not in ("conditions", "selector", "topicId", "topicName", "clusterId")
     }
     lines = [
         f"{obj['kind']} {obj['metadata']['name']} "

@@ -18,7 +18,10 @@ ALL_BROKERS: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
-    """Next producer-id block, dynamic configs, and the topics whose data may be deleted.
+    """The cluster's id, next producer-id block, dynamic configs, and the topics whose data may be deleted.
+
+    `cluster_id` is the UID of the Cluster object that the cluster began with, and stays when that is deleted and applied
+    anew: clients, volumes and the bucket know the cluster by it. Empty until the operator has said it.
 
     `next_producer_id_block` counts blocks, see `strandline_broker.cluster.producer_ids`. `broker_configs` is
     keyed by broker id in decimal or `ALL_BROKERS`, `group_configs` by group id. Brokers delete the data of a
@@ -30,6 +33,7 @@ class ClusterState:
     broker_configs: dict[str, dict[str, str]] = field(default_factory=dict)
     group_configs: dict[str, dict[str, str]] = field(default_factory=dict)
     purged_topic_ids: tuple[UUID, ...] = ()
+    cluster_id: str = ""
     uid: str = ""
     resource_version: str = ""
 
@@ -48,6 +52,7 @@ class ClusterState:
             broker_configs={key: dict(value) for key, value in (spec.get("brokerConfigs") or {}).items()},
             group_configs={key: dict(value) for key, value in (spec.get("groupConfigs") or {}).items()},
             purged_topic_ids=tuple(UUID(text) for text in spec.get("purgedTopicIds") or ()),
+            cluster_id=spec.get("clusterId", ""),
             uid=metadata.get("uid", ""),
             resource_version=metadata.get("resourceVersion", ""),
         )
@@ -55,13 +60,14 @@ class ClusterState:
     def spec_object(self) -> dict[str, Any]:
         """Return the JSON shape of `spec`.
 
-        Every field is present, so that patches can test and replace it.
+        Every field that may change is present, so that patches can test and replace it.
         """
         return {
             "nextProducerIdBlock": self.next_producer_id_block,
             "brokerConfigs": {key: dict(value) for key, value in self.broker_configs.items()},
             "groupConfigs": {key: dict(value) for key, value in self.group_configs.items()},
             "purgedTopicIds": [str(topic_id) for topic_id in self.purged_topic_ids],
+            **({"clusterId": self.cluster_id} if self.cluster_id else {}),
         }
 
     def to_object(self, *, owner: Object | None = None) -> Object:
