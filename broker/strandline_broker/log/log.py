@@ -288,15 +288,16 @@ class Log:
     def _undo(self, error: OSError) -> None:
         """Take a failed commit back. Raises KafkaError(KAFKA_STORAGE_ERROR), always."""
         self.unstage()
-        end_offset = self.end_offset
+        if self.keeper is not None and not self.failed:
+            self.keeper.write_failed(error)
         self.careful = True
         # The next sync makes it final that the failed batches are gone, before it records a new epoch.
         self.active_dirty = True
         if isinstance(error, TornAppend):
             self.fail(str(error))
-        elif self.active.next_offset > end_offset or self.active.base_offset > end_offset:
+        elif max(self.active.next_offset, self.active.base_offset) > self.end_offset:
             try:
-                truncation.undo(self, end_offset)
+                truncation.undo(self, self.end_offset)
             except (OSError, CorruptBatch) as worse:
                 self.fail(f"cannot undo a failed append: {worse}")
         raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error}") from error

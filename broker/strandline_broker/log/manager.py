@@ -117,6 +117,8 @@ class LogManager:
         """Directories of topics that had a name which now belongs to another topic."""
         self.clean_start = False
         """Whether the last stop was clean."""
+        self.on_write_failed: Callable[[OSError], None] = _ignore
+        """Called when the disk did not take what was to be appended to a log."""
         self.checkpoint_lock = threading.Lock()
         self.checkpoint_round = 0
 
@@ -406,6 +408,10 @@ class LogManager:
                 if self.logs.get(key) is log and offset < cleaned:
                     self._set_cleaned(key, offset)
 
+    def write_failed(self, error: OSError) -> None:
+        """Pass it on (see `log.RecoveryPointKeeper`)."""
+        self.on_write_failed(error)
+
     def note_cleaned(self, key: TopicPartition, log: Log, offset: int, sync_round: int) -> None:
         """Record that `log` is cleaned up to `offset`, unless it went or was cut since `sync_round`. Raises DiskError."""
         with self.checkpoint_lock:
@@ -439,3 +445,7 @@ class LogManager:
             clean = False
         self.logs.clear()
         return clean
+
+
+def _ignore(error: OSError) -> None:
+    """Stand in until somebody wants to know; whoever appended is told anyway."""

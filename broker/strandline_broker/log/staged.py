@@ -27,8 +27,15 @@ class Staged:
 
 
 class RecoveryPointKeeper(Protocol):
-    """Who keeps recovery points on disk: must be told before a log throws away what is below its point."""
+    """Who keeps recovery points on disk: must be told before a log throws away what is below its point.
+
+    It also hears of appends that failed.
+    """
 
     def recovery_point_falls(self, log: Log, offset: int) -> None:
         """Record durably that everything from `offset` on must be checked after a crash. Raises DiskError."""
+        ...
+
+    def write_failed(self, error: OSError) -> None:
+        """Take note that the disk did not take what was to be appended."""
         ...

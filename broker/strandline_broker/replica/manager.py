@@ -199,6 +199,25 @@ class ReplicaManager:
             while await self._reconcile_once():
                 pass
 
+    def resign_deposed(self) -> None:
+        """Lead no more what the newest cluster state gives to a later epoch, while that cannot be kept on this disk.
+
+        To lead no more needs no record: a leader that does nothing is none. What else the state says waits for the disk.
+        """
+        for key, partition in self._open.items():
+            topic = self._view.topic_by_id(key[0])
+            state = topic.partition(key[1]) if topic is not None else None
+            if (
+                partition.leadership is not None
+                and state is not None
+                and state.leader_epoch > partition.leader_epoch
+            ):
+                # For good, also for the next start: what it had attempted in this epoch is forgotten.
+                partition.unfit_epoch = partition.leader_epoch
+                partition.resign(-1, partition.leader_epoch)
+                logger.info("%r is led no more: epoch %d is over", partition, partition.leader_epoch)
+        self.on_roles()
+
     async def _reconcile_once(self) -> bool:
         """Make one pass; return whether the cluster state may have moved meanwhile, so that another is due."""
         while self._view.version != self._persisted_version:

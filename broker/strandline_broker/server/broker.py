@@ -50,6 +50,7 @@ from strandline_broker.server.placement import CHECK_INTERVAL_S as PLACEMENT_CHE
 from strandline_broker.server.placement import PlacementFile
 from strandline_broker.server.producer_ids import ProducerIds
 from strandline_broker.server.replication import Replication, Throttles, load_attempts, make_fetchers
+from strandline_broker.server.storage_health import StorageWatch
 from strandline_broker.server.volume import Volume, write_incarnation
 
 if TYPE_CHECKING:
@@ -129,6 +130,10 @@ class Broker:
             producer_expiration_ms=config.producer_id_expiration_ms,
             in_background=self._removals.submit,
         )
+        self.storage = StorageWatch(
+            disk, clock=clock, run_blocking=self._blocking, announce=self._announce_storage
+        )
+        self.logs.on_write_failed = self.storage.write_failed
         self.flusher = Flusher(
             self._loop, self._sync_executor, on_synced=self._synced, on_failed=self._sync_failed
         )
@@ -283,6 +288,7 @@ class Broker:
     def _start_upkeep(self) -> None:
         config = self.config
         self._spawn(self.lease_keeper.run())
+        self._spawn(self.storage.run())
         self._spawn(self.replication.keeper.run())
         self._spawn(self._producer_ids.refill())
         self._spawn(self._every(_EXPIRY_INTERVAL_S, self._expire))
@@ -436,6 +442,10 @@ class Broker:
         """Publish the address of the HTTP port in the Lease."""
         await self.lease_keeper.update(http=Endpoint(host, port))
 
+    async def _announce_storage(self, writable: bool) -> None:
+        with contextlib.suppress(LeaseLost):
+            await self.lease_keeper.update(writable=writable)
+
     # -- the end -------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
@@ -523,10 +533,12 @@ class Broker:
             self._dynamic_config.apply(self.view.state)
             try:
                 await self.replicas.reconcile()
-            except OSError:
+            except OSError as error:
                 # The state is not used then; a disk that works again takes it with the next round.
-                logger.exception("the cluster state cannot be kept on disk")
-                await asyncio.sleep(RETRY_INTERVAL_S)
+                logger.error("the cluster state cannot be kept on disk: %s", error)
+                self.replicas.resign_deposed()
+                self.storage.write_failed(error)
+                await self.storage.wait_writable(RETRY_INTERVAL_S)
                 self._view_changed.set()
 
     async def _expire(self) -> None:
@@ -558,7 +570,11 @@ class Broker:
         self._on_lost(f"another process runs as broker {self.config.broker_id} (incarnation {held_by})")
 
     async def _blocking(self, work: Callable[[], object]) -> object:
-        return await self._loop.run_in_executor(self._executor, work)
+        try:
+            return await self._loop.run_in_executor(self._executor, work)
+        except OSError as error:
+            self.storage.out_of_space(error)
+            raise
 
     async def _every(self, interval_s: float, work: Callable[[], Coroutine[object, object, None]]) -> None:
         while True:

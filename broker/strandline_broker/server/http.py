@@ -90,6 +90,8 @@ class HttpServer:
         if not self._broker.ready:
             yield "starting or stopping"
             return
+        if not self._broker.storage.health.writable:
+            yield "its disk cannot be written to"
         own = self._broker.own_ref
         for topic in self._broker.view.topics.values():
             for index, state in topic.partitions():

@@ -116,6 +116,8 @@ class Snapshot:
     cluster_id: str
     ready: bool
     control_plane_away: bool
+    storage_writable: bool
+    storage_failures: int
     topics: dict[str, TopicTotals] = field(default_factory=dict)
     net: dict[str, int] = field(default_factory=dict)
     connections: dict[str, int] = field(default_factory=dict)
@@ -153,6 +155,8 @@ def take_snapshot(broker: Broker) -> Snapshot:
         cluster_id=broker.cluster_id,
         ready=broker.ready,
         control_plane_away=broker.view.fresh_since is None,
+        storage_writable=broker.storage.health.writable,
+        storage_failures=broker.storage.health.failures,
         net={name: getattr(net, name) for name in _NET_COUNTERS},
         connections=dict(net.open_by_listener),
         closed={reason.value: count for reason, count in net.closed.items()},
@@ -219,6 +223,16 @@ def _broker_metrics(snapshot: Snapshot) -> Iterator[Metric]:
         "strandline_broker_control_plane_away",
         "1 while the cluster store cannot be reached and the broker goes on with what it knew last.",
         int(snapshot.control_plane_away),
+    )
+    yield GaugeMetricFamily(
+        "strandline_broker_storage_writable",
+        "0 while the disk takes no writes and the others do without this broker as far as they can.",
+        int(snapshot.storage_writable),
+    )
+    yield CounterMetricFamily(
+        "strandline_broker_storage_failures",
+        "Times that the disk stopped taking writes.",
+        snapshot.storage_failures,
     )
 
 

@@ -141,6 +141,7 @@ def test_settings_that_decide_elections_are_read_from_the_config() -> None:
         state=st.sampled_from(BrokerPhase),
         http=st.none()
         | st.builds(Endpoint, st.sampled_from(["h", "::1", "10.0.0.1"]), st.integers(1, 65535)),
+        writable=st.booleans(),
         cluster=st.just("dev"),
         lease_duration_ms=st.integers(1, 60).map(lambda seconds: seconds * 1000),
         acquire_time=st.just("2026-01-01T00:00:00.000001Z"),
@@ -153,7 +154,7 @@ def test_settings_that_decide_elections_are_read_from_the_config() -> None:
 def test_leases_survive_json(lease: BrokerLease) -> None:
     assert BrokerLease.from_object(lease.to_object()) == lease
     assert lease.held == bool(lease.incarnation)
-    assert lease.identity.draining == (lease.state is BrokerPhase.DRAINING)
+    assert lease.identity.draining == (lease.state is BrokerPhase.DRAINING or not lease.writable)
 
 
 def test_a_lease_is_one_that_kubernetes_knows() -> None:
@@ -168,6 +169,9 @@ def test_a_lease_is_one_that_kubernetes_knows() -> None:
     assert obj["spec"]["holderIdentity"] == "start"
     assert obj["spec"]["leaseDurationSeconds"] == 2
     assert all(isinstance(value, str) for value in obj["metadata"]["annotations"].values())
+    # One of a broker that knows nothing of it.
+    del obj["metadata"]["annotations"]["strandline.io/writable"]
+    assert BrokerLease.from_object(obj).writable
 
 
 def test_cluster_state_survives_json() -> None:

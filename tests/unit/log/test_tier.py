@@ -138,6 +138,9 @@ class TestStartingOver:
             def recovery_point_falls(self, log: Log, offset: int) -> None:
                 seen.append(offset)
 
+            def write_failed(self, error: OSError) -> None:
+                raise AssertionError("everything can be written")
+
         log.keeper = Keeper()
         log.reset_to(100, self.EPOCHS, [self.PRODUCER])
         assert seen[-1] == 100

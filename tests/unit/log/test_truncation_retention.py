@@ -55,6 +55,9 @@ def test_the_recovery_point_falls_before_anything_is_cut(open_log: OpenLog) -> N
         def recovery_point_falls(self, log: Log, offset: int) -> None:
             seen.append((offset, log.end_offset))
 
+        def write_failed(self, error: OSError) -> None:
+            raise AssertionError("nothing is written")
+
     log.keeper = Keeper()
     log.truncate_to(15)
     log.truncate_to(15)

@@ -95,6 +95,7 @@ def fake_broker(*partitions: Any) -> Any:
         sessions=[1, 2],
         flusher=SimpleNamespace(groups=9),
         replication=replication(),
+        storage=SimpleNamespace(health=SimpleNamespace(writable=True, failures=0)),
         cleaning=SimpleNamespace(
             cleaner=SimpleNamespace(
                 metrics=CleanerMetrics(cleanings=3, bytes_freed=700, cpu_s=1.5), uncleanable=["t-0"]
@@ -139,6 +140,9 @@ def test_health_and_readiness() -> None:
             async with http.get("/readyz") as answer:
                 assert answer.status == 503
                 assert "starting or stopping" in await answer.text()
+            broker.ready, broker.storage.health.writable = True, False
+            async with http.get("/readyz") as answer:
+                assert (answer.status, await answer.text()) == (503, "its disk cannot be written to\n")
 
     run(main())
 
@@ -199,6 +203,8 @@ def test_metrics_show_the_counters() -> None:
         assert found["strandline_broker_info", (("broker_id", "0"), ("cluster_id", "abc"))] == 1
         assert found["strandline_broker_ready", ()] == 1
         assert found["strandline_broker_control_plane_away", ()] == 0
+        assert found["strandline_broker_storage_writable", ()] == 1
+        assert found["strandline_broker_storage_failures_total", ()] == 0
         assert found["strandline_net_connections", (("listener", "PLAINTEXT"),)] == 3
         assert found["strandline_net_connections_closed_total", (("reason", "idle"),)] == 2
         assert found["strandline_net_requests_total", ()] == 42

@@ -21,6 +21,7 @@ ANNOTATION_LISTENERS: Final = f"{GROUP}/listeners"
 ANNOTATION_RACK: Final = f"{GROUP}/rack"
 ANNOTATION_STATE: Final = f"{GROUP}/state"
 ANNOTATION_HTTP: Final = f"{GROUP}/http"
+ANNOTATION_WRITABLE: Final = f"{GROUP}/writable"
 
 
 class BrokerPhase(StrEnum):
@@ -42,7 +43,10 @@ class Endpoint(NamedTuple):
 
 
 class BrokerIdentity(NamedTuple):
-    """What decisions about partitions need to know of a broker that lives."""
+    """What decisions about partitions need to know of a broker that lives.
+
+    `draining`: the others are to do without it, because it is about to stop or cannot write to its disk (ADR 0010).
+    """
 
     broker_id: int
     generation: int
@@ -53,7 +57,10 @@ class BrokerIdentity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BrokerLease:
-    """A broker's Lease. `generation` is the log generation (design section 3.2), in [1, 2**53)."""
+    """A broker's Lease. `generation` is the log generation (design section 3.2), in [1, 2**53).
+
+    `writable` is False while the broker cannot write to its disk.
+    """
 
     broker_id: int
     incarnation: str
@@ -62,6 +69,7 @@ class BrokerLease:
     rack: str | None = None
     state: BrokerPhase = BrokerPhase.STARTING
     http: Endpoint | None = None
+    writable: bool = True
     cluster: str = ""
     lease_duration_ms: int = 10_000
     # RFC 3339 with microseconds, as Kubernetes' MicroTime. Only that they change matters, never what they
@@ -86,7 +94,11 @@ class BrokerLease:
     def identity(self) -> BrokerIdentity:
         """The broker as the transitions want it."""
         return BrokerIdentity(
-            self.broker_id, self.generation, self.incarnation, self.rack, self.state is BrokerPhase.DRAINING
+            self.broker_id,
+            self.generation,
+            self.incarnation,
+            self.rack,
+            self.state is BrokerPhase.DRAINING or not self.writable,
         )
 
     @classmethod
@@ -104,6 +116,7 @@ class BrokerLease:
             rack=annotations.get(ANNOTATION_RACK) or None,
             state=BrokerPhase(annotations[ANNOTATION_STATE]),
             http=_parse_endpoint(http) if http else None,
+            writable=annotations.get(ANNOTATION_WRITABLE) != "false",
             cluster=(metadata.get("labels") or {}).get(LABEL_CLUSTER, ""),
             lease_duration_ms=1000 * spec.get("leaseDurationSeconds", 10),
             acquire_time=spec.get("acquireTime") or "",
@@ -126,6 +139,7 @@ class BrokerLease:
             ANNOTATION_STATE: self.state.value,
             ANNOTATION_RACK: self.rack or "",
             ANNOTATION_HTTP: f"{self.http.host}:{self.http.port}" if self.http is not None else "",
+            ANNOTATION_WRITABLE: "true" if self.writable else "false",
         }
 
     def spec_object(self) -> dict[str, Any]:
