@@ -93,10 +93,6 @@ class Faults:
             node.disk.on_operation = None
             if node.process is not None:
                 node.process.resume()
-            if node.broker is not None and node.ready and node.broker.logs.offline:
-                # Known: a log that cannot be opened at a start is tried again at the next start only.
-                self.journal.count("restarts for offline logs")
-                node.kill()
             if node.stopping:
                 node.kill()
             node.start()

@@ -64,10 +64,11 @@ class Checkpoint:
     def __init__(self, manager: LogManager, high_watermarks: Mapping[TopicPartition, int]) -> None:
         # A thread may be adding logs meanwhile.
         logs = list(manager.logs.items())
+        points, starts = manager.offsets_of_closed()
         self._manager = manager
         self._round = manager.checkpoint_round
-        self._recovery_points = {key: log.synced_end for key, log in logs}
-        self._starts = {key: log.start_offset for key, log in logs}
+        self._recovery_points = points | {key: log.synced_end for key, log in logs}
+        self._starts = starts | {key: log.start_offset for key, log in logs}
         self._high_watermarks = dict(high_watermarks)
 
     def write(self) -> None:
@@ -239,13 +240,11 @@ class LogManager:
     def open_or_create(self, topic: str, partition: int, topic_id: UUID, config: LogConfig) -> Log:
         """Return the log of a partition of this very topic, making it if there is none.
 
-        A log of this name that belongs to another topic id is moved aside, never deleted (`purge` deletes).
-        Raises DiskError, and KafkaError: KAFKA_STORAGE_ERROR if the log is offline, INCONSISTENT_TOPIC_ID if
-        there are records without any topic id.
+        A log that was offline is tried again. One of this name that belongs to another topic id is moved aside, never
+        deleted (`purge` deletes). Raises DiskError, CorruptCheckpoint, and KafkaError(INCONSISTENT_TOPIC_ID) if there are
+        records without any topic id.
         """
         key = (topic, partition)
-        if key in self.offline:
-            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self.offline[key])
         known = self._topic_ids.get(key) or self._read_topic_id(self._path(log_directory(topic, partition)))
         if known is not None and known != topic_id:
             self._move_aside(key, known)
@@ -253,6 +252,7 @@ class LogManager:
         log = self.logs.get(key)
         if log is None:
             log = self._open(key, config, clean=False)
+            self.offline.pop(key, None)
         if known is None:
             if log.end_offset > log.start_offset:
                 raise KafkaError(
@@ -391,6 +391,13 @@ class LogManager:
             self._high_watermarks.update(high_watermarks)
         return Checkpoint(self, self._high_watermarks)
 
+    def offsets_of_closed(self) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+        """Return recovery points and log starts as known from before, which are those of all logs that are not open.
+
+        They must not be forgotten: how much of such a log was durable is judged when it can be opened.
+        """
+        return dict(self._recovery_points), dict(self._starts)
+
     def write_offsets(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Write one checkpoint file. Raises DiskError."""
         self._disk.write_atomic(self._path(name), encode_offsets(offsets))
@@ -399,7 +406,7 @@ class LogManager:
         """Lower the recorded recovery point before a truncation (see `log.RecoveryPointKeeper`)."""
         with self.checkpoint_lock:
             self.checkpoint_round += 1
-            points = {
+            points = dict(self._recovery_points) | {
                 key: offset if entry is log else entry.synced_end for key, entry in list(self.logs.items())
             }
             self.write_offsets(RECOVERY_POINTS, points)

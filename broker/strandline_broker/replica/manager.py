@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 from uuid import UUID
 
 from strandline_broker.cluster.internal_topics import INTERNAL_TOPICS
@@ -23,6 +23,7 @@ from strandline_broker.cluster.transitions import effective_min_isr
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.config import LogConfig
 from strandline_broker.replica.partition import Partition
+from strandline_broker.replica.unopened import UnopenedLogs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
@@ -54,6 +55,15 @@ class TopicReplicas:
         self.config: dict[str, str] | None = None
         self.log_config = LogConfig()
         self.partitions: dict[int, Partition] = {}
+
+
+class _Opened(NamedTuple):
+    """The outcome for one log; `late`: it could not be opened when the broker started."""
+
+    topic: TopicView
+    partition: int
+    late: bool
+    log: Log | Exception
 
 
 class ReplicaManager:
@@ -106,7 +116,7 @@ class ReplicaManager:
         self._open: dict[tuple[UUID, int], Partition] = {}
         # Topics as their partitions have roles by them; without those of which a partition needs another look.
         self._applied: dict[UUID, TopicView] = {}
-        self._failed: set[PartitionKey] = set()
+        self._unopened = UnopenedLogs()
         # Of logs that failed while open: up to where this broker vouched for them, and which of them lack some of that.
         self._vouched: dict[PartitionKey, int] = {}
         self._lost: set[PartitionKey] = set()
@@ -140,7 +150,7 @@ class ReplicaManager:
 
     def unusable(self) -> Iterator[PartitionKey]:
         """Yield what the store names this broker the leader of although its log could not be opened."""
-        for key in self._failed:
+        for key in self._unopened:
             topic = self._view.topic_by_id(key[0])
             state = topic.partition(key[1]) if topic is not None else None
             if state is not None and state.leader == self._broker_id:
@@ -173,7 +183,7 @@ class ReplicaManager:
             return KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if by_name else ErrorCode.UNKNOWN_TOPIC_ID)
         if topic.partition(index) is None:
             return KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-        if (topic.topic_id, index) in self._failed:
+        if (topic.topic_id, index) in self._unopened:
             return KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "the log of this partition could not be opened")
         return KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
 
@@ -233,8 +243,11 @@ class ReplicaManager:
             if self._broker_id in state.replicas
         }
         self._close_absent(wanted.keys())
+        now = self._clock.monotonic()
         missing = [
-            entry for key, entry in wanted.items() if key not in self._open and key not in self._failed
+            entry
+            for key, entry in wanted.items()
+            if key not in self._open and not self._unopened.waits(key, now)
         ]
         self._apply_changed(wanted)
         self._followed_by = Counter(
@@ -254,35 +267,54 @@ class ReplicaManager:
         return False
 
     async def _open_logs(self, missing: list[tuple[TopicView, int, PartitionState]]) -> None:
-        def open_all() -> list[tuple[TopicView, int, Log | Exception]]:
-            opened: list[tuple[TopicView, int, Log | Exception]] = []
+        def open_all() -> list[_Opened]:
+            opened: list[_Opened] = []
             for topic, index, _ in missing:
+                name = topic.topic_name
+                late = (name, index) in self._logs.offline
                 try:
                     config = LogConfig.from_topic_config(topic.config)
-                    opened.append(
-                        (
-                            topic,
-                            index,
-                            self._logs.open_or_create(topic.topic_name, index, topic.topic_id, config),
-                        )
-                    )
+                    log = self._logs.open_or_create(name, index, topic.topic_id, config)
+                    opened.append(_Opened(topic, index, late, log))
                 except (OSError, KafkaError, ValueError) as error:
-                    opened.append((topic, index, error))
+                    opened.append(_Opened(topic, index, late, error))
             return opened
 
         results = await self._run_blocking(open_all)
-        for topic, index, log in cast("list[tuple[TopicView, int, Log | Exception]]", results):
+        for topic, index, late, log in cast("list[_Opened]", results):
             if isinstance(log, Exception):
                 # One bad log must not take the others down; the partition answers KAFKA_STORAGE_ERROR.
-                self._failed.add((topic.topic_id, index))
-                logger.error("cannot open the log of %s-%d: %s", topic.topic_name, index, log)
+                delay_s = self._unopened.failed((topic.topic_id, index), str(log), self._clock.monotonic())
+                logger.error(
+                    "cannot open the log of %s-%d, trying again in %d s: %s",
+                    topic.topic_name,
+                    index,
+                    delay_s,
+                    log,
+                )
                 continue
             name = topic.topic_name
+            if self._unopened.opened((topic.topic_id, index)) or late:
+                self._judge_late(topic, index, log)
             high_watermark = self._logs.high_watermark(name, index)
             partition = Partition(name, topic.topic_id.bytes, index, log, self._flush, high_watermark)
             self._partition_of[log] = partition
             self._applied.pop(topic.topic_id, None)
             self._open[(topic.topic_id, index)] = partition
+
+    def _judge_late(self, topic: TopicView, index: int, log: Log) -> None:
+        """Look at a log that could not be opened at first: the log generation was decided without it.
+
+        If it lacks what was durable, and others may count on that, it stays out of service (`revive`).
+        """
+        key = (topic.topic_id, index)
+        if log.recovery.lost_synced and self._is_shared(key):
+            self._lost.add(key)
+            log.fail(f"ends at {log.end_offset}, below {log.recovery.recovery_point}")
+        else:
+            logger.info(
+                "%s-%d: its log is open at last, it ends at %d", topic.topic_name, index, log.end_offset
+            )
 
     def _apply_changed(self, wanted: Mapping[PartitionKey, tuple[TopicView, int, PartitionState]]) -> None:
         """Give the partitions of every topic that changed their roles; the others have theirs."""
@@ -382,6 +414,7 @@ class ReplicaManager:
 
     def _close_absent(self, wanted: Collection[tuple[UUID, int]]) -> None:
         """Stop serving what the cluster state no longer gives to this broker; its data stays where it is."""
+        self._unopened.keep_only(wanted)
         for key in [key for key in self._open if key not in wanted]:
             partition = self._open.pop(key)
             self._fetchers.unfollow(partition)
@@ -395,6 +428,18 @@ class ReplicaManager:
                     if self.by_key.get(partition.topic) is served:
                         del self.by_key[partition.topic]
             self._logs.set_aside(partition.topic, partition.index)
+
+    async def open_unopened(self) -> None:
+        """Try again to open what could not be opened, where it is time. Raises OSError as `reconcile` does."""
+        if self._unopened.any_due(self._clock.monotonic()):
+            await self.reconcile()
+
+    def unopened(self) -> Iterator[tuple[str, int, str]]:
+        """Yield (topic, partition, reason) of what should be here and could not be opened."""
+        for key in self._unopened:
+            topic = self._view.topic_by_id(key[0])
+            if topic is not None:
+                yield topic.topic_name, key[1], self._unopened.reason(key)
 
     async def revive(self, partition: Partition, now_ms: int) -> bool:
         """Take a partition back into service whose log failed; the log is cut at what was synced.

@@ -92,6 +92,8 @@ class HttpServer:
             return
         if not self._broker.storage.health.writable:
             yield "its disk cannot be written to"
+        for name, index, reason in self._broker.replicas.unopened():
+            yield f"{name}-{index}: its log could not be opened, it is tried again: {reason}"
         own = self._broker.own_ref
         for topic in self._broker.view.topics.values():
             for index, state in topic.partitions():

@@ -1,4 +1,4 @@
-"""Logs that failed while the broker runs: taken back into service, or the end of this process.
+"""Logs that failed while the broker runs, or could not be opened: taken into service, or the end of this process.
 
 A log that is reopened is cut at its synced end. With `flush: Fsync` nobody was told of more. With `flush: Replicated`
 others may count on the rest: this broker stands for it in the ISR, and could be elected for it. It must not, under a name
@@ -50,6 +50,10 @@ class LogFailures:
     async def retry(self) -> None:
         """Look after every log that failed; call it again and again, and at once when one has lost something."""
         async with self._retrying:
+            try:
+                await self._replicas.open_unopened()
+            except OSError as error:
+                logger.warning("logs that could not be opened wait for the cluster state: %s", error)
             for partition in list(self._replicas):
                 if not partition.log.failed or self._ended:
                     continue

@@ -174,6 +174,8 @@ def take_snapshot(broker: Broker) -> Snapshot:
         if totals is None:
             totals = topics[partition.topic] = TopicTotals()
         totals.add(partition)
+    for topic, _, _ in broker.replicas.unopened():
+        topics.setdefault(topic, TopicTotals()).failed += 1
     return snapshot
 
 
@@ -412,7 +414,7 @@ def _topic_metrics(topics: dict[str, TopicTotals]) -> Iterator[Metric]:
             "Most that a follower lacks of a partition that is led here.",
             "max_follower_lag",
         ),
-        (GaugeMetricFamily, "failed_partitions", "Partitions whose log cannot be used.", "failed"),
+        (GaugeMetricFamily, "failed_partitions", "Replicas whose log cannot be used, or opened.", "failed"),
         (GaugeMetricFamily, "size_bytes", "Bytes of the topic on this broker's disk.", "size_bytes"),
         (
             GaugeMetricFamily,

@@ -56,6 +56,7 @@ class Logs:
 
     def __init__(self) -> None:
         self.log = _log_with_one_record()
+        self.offline: dict[tuple[str, int], str] = {}
 
     def open_or_create(self, *_: object) -> Log:
         """Return the only log."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -79,6 +79,17 @@ def replication() -> Any:
     )
 
 
+class Replicas(list[Any]):
+    """Partitions, and logs that could not be opened."""
+
+    def __init__(self, partitions: Iterable[Any]) -> None:
+        super().__init__(partitions)
+        self.not_open: list[tuple[str, int, str]] = []
+
+    def unopened(self) -> Iterator[tuple[str, int, str]]:
+        return iter(self.not_open)
+
+
 def fake_broker(*partitions: Any) -> Any:
     view: Any = ClusterCache("dev")
     view.fresh_since = 1.0
@@ -89,7 +100,7 @@ def fake_broker(*partitions: Any) -> Any:
         ready=True,
         clock=ManualClock(),
         view=view,
-        replicas=list(partitions),
+        replicas=Replicas(partitions),
         server=SimpleNamespace(metrics=NetMetrics()),
         fetch=SimpleNamespace(parked_count=4),
         sessions=[1, 2],
@@ -143,6 +154,14 @@ def test_health_and_readiness() -> None:
             broker.ready, broker.storage.health.writable = True, False
             async with http.get("/readyz") as answer:
                 assert (answer.status, await answer.text()) == (503, "its disk cannot be written to\n")
+            broker.storage.health.writable = True
+            broker.replicas.not_open.append(("t", 3, "no such disk"))
+            async with http.get("/readyz") as answer:
+                assert answer.status == 503
+                assert (
+                    await answer.text()
+                    == "t-3: its log could not be opened, it is tried again: no such disk\n"
+                )
 
     run(main())
 
