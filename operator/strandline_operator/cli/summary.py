@@ -50,6 +50,8 @@ def broker_row(lease: BrokerLease, leads: int, *, supervised: bool, process: boo
     state = lease.state.value if lease.held and supervised else "stopped"
     if state != "stopped" and not process:
         state = "down"
+    elif state != "stopped" and not lease.writable:
+        state += ", cannot write"
     addresses = [
         f"{host}:{port}" for name, (host, port) in lease.listeners.items() if name != INTERNAL_LISTENER
     ]

@@ -81,6 +81,14 @@ def test_the_state_of_a_broker(incarnation: str, *, supervised: bool, process: b
     assert row == ("3", state, "h:2", "", "r", "7")
 
 
+@pytest.mark.parametrize(
+    ("process", "state"), [(True, "running, cannot write"), (False, "down")], ids=["runs", "is down"]
+)
+def test_a_broker_whose_disk_takes_no_writes_says_so(process: bool, state: str) -> None:
+    lease = replace(LEASE, state=BrokerPhase.RUNNING, writable=False)
+    assert summary.broker_row(lease, 0, supervised=True, process=process)[1] == state
+
+
 def test_problems_are_named_once() -> None:
     def condition(kind: str, status: str, reason: str) -> dict[str, str]:
         return {"type": kind, "status": status, "reason": reason, "message": f"about {reason}"}
