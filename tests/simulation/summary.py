@@ -18,7 +18,6 @@ from tests.simulation.schedule import FAULTS
 _SHOWN = (
     "records sent", "records acked", "records in the logs", "commits", "group joins", "elections",
     "truncations", "logs started over", "comparisons", "failed starts", "retries not recognised",
-    "restarts for offline logs",
 )  # fmt: skip
 
 
