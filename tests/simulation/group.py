@@ -15,6 +15,8 @@ from tests.simulation.journal import Commit, Committed
 from strandline_broker.errors import ErrorCode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.simulation.journal import TopicPartition
 
 SESSION_MS = 10_000
@@ -42,8 +44,12 @@ class _Rejoin(Exception):  # noqa: N818 - it says what to do
 class GroupMember:
     """One member of the group `group` that consumes `partitions` (of one topic) together with the others."""
 
-    def __init__(self, client: SimClient, group: str, partitions: list[TopicPartition]) -> None:
+    def __init__(
+        self, client: SimClient, group: str, partitions: list[TopicPartition], unaware: Callable[[int], bool]
+    ) -> None:
+        """`unaware` says of a broker whether it takes itself for the coordinator and is wrong."""
         self.client = client
+        self._unaware = unaware
         self.group = group
         self.topic = partitions[0][0]
         self._partitions = partitions
@@ -130,6 +136,7 @@ class GroupMember:
             self._follower.assign({})
             return
         started = client.loop.time()
+        unaware = self._unaware(self._coordinator)
         error, offsets = messages.read_offsets(
             await self._ask(
                 lambda cid, name: messages.offset_fetch(cid, name, self.group, self.topic, indexes)
@@ -138,7 +145,7 @@ class GroupMember:
         self._check(error)
         ended = client.loop.time()
         for index, offset in offsets.items():
-            client.journal.committed[self.topic, index].append(Committed(offset, started, ended))
+            client.journal.committed[self.topic, index].append(Committed(offset, started, ended, unaware))
         self._committed = {index: max(0, offset) for index, offset in offsets.items()}
         self._follower.assign({(self.topic, index): self._committed[index] for index in indexes})
 

@@ -30,11 +30,15 @@ class Commit:
 
 @dataclass(slots=True)
 class Committed:
-    """An offset that a group was told: its request and its answer in time."""
+    """An offset that a group was told: its request and its answer in time.
+
+    `unaware`: by a coordinator that had a successor and could not know.
+    """
 
     offset: int
     started: float
     ended: float
+    unaware: bool = False
 
 
 @dataclass(slots=True)

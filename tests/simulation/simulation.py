@@ -37,6 +37,7 @@ from tests.simulation.probes import Probes, read_batches
 from tests.simulation.producer import CarelessProducer, IdempotentProducer, Lane
 from tests.simulation.schedule import Schedule
 
+from strandline_broker.cluster.internal_topics import CONSUMER_OFFSETS
 from strandline_broker.replica.partition import Partition
 from strandline_broker.seams.sim_disk import PowerLoss
 from strandline_broker.wire.batch import iter_records
@@ -195,7 +196,7 @@ class Simulation:
         grouped = [(first.name, index) for index in range(first.partitions)]
         for number in range(schedule.members):
             client = self._client(f"member-{number}")
-            member = GroupMember(client, "group", grouped)
+            member = GroupMember(client, "group", grouped, self._unaware)
             self.members.append(member)
             client.process.spawn(member.run())
 
@@ -302,6 +303,17 @@ class Simulation:
         value = value_of(key)
         batches = read_batches(leader, leader.log.end_offset).values()
         return any(record.value == value for batch in batches for record in iter_records(batch))
+
+    def _unaware(self, broker_id: int) -> bool:
+        """Whether a broker leads the group's partition by what it has heard, but no longer by what the store says."""
+        broker = self.cluster.node(broker_id).broker
+        known = broker.view.partition(CONSUMER_OFFSETS, 0) if broker is not None else None
+        if known is None or known.leader != broker_id:
+            return False
+        return any(
+            slice_.topic_name == CONSUMER_OFFSETS and slice_.partitions[0].leader_epoch > known.leader_epoch
+            for slice_ in self.cluster.partition_sets()
+        )
 
     def _finish(self) -> None:
         """Read everything that is there, and compare the replicas."""

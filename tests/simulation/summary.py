@@ -18,6 +18,7 @@ from tests.simulation.schedule import FAULTS
 _SHOWN = (
     "records sent", "records acked", "records in the logs", "commits", "group joins", "elections",
     "truncations", "logs started over", "comparisons", "failed starts", "retries not recognised",
+    "stale offsets",
 )  # fmt: skip
 
 

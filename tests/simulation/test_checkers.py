@@ -78,6 +78,21 @@ class _Client:
         self.journal = found
 
 
+@pytest.mark.parametrize(("offset", "right"), [(5, True), (-1, True), (6, False)])
+def test_a_coordinator_that_cannot_know_of_its_successor_may_tell_the_past_but_nothing_else(
+    offset: int, right: bool
+) -> None:
+    found = journal()
+    found.commits[PARTITION] = [Commit(5, 1.0, 2.0), Commit(9, 3.0, 4.0)]
+    found.committed[PARTITION] = [Committed(offset, 5.0, 6.0, unaware=True)]
+    check_offsets(found)
+    assert found.counts["stale offsets"] == right
+    assert bool(found.violations) is not right
+    found.committed[PARTITION] = [Committed(offset, 5.0, 6.0)]
+    check_offsets(found)
+    assert rules(found)[-1] == "committed offset lost"
+
+
 def test_a_high_watermark_that_falls_within_an_epoch() -> None:
     found = journal()
     follower = Follower(_Client(found))  # type: ignore[arg-type]

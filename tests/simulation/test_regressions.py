@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-from tests.simulation.schedule import Schedule, Step, topics
+from tests.simulation.schedule import Schedule, Step, draw, topics
 from tests.simulation.simulation import run_schedule
 
 
@@ -32,3 +33,12 @@ def test_a_leader_that_lost_bytes_to_a_failed_sync_does_not_lead_again_as_if_not
 def test_a_controller_that_held_everybody_for_dead_wakes_up_when_a_lease_is_renewed() -> None:
     """It waited for something more than a renewal, for ever, while no partition had a leader."""
     check(Step(8.0, "watch-lag", {"host": "controller-0", "lag": 6.0, "lasts": 7.0}))
+
+
+def test_who_reads_offsets_from_a_coordinator_that_was_replaced_unawares_may_find_the_past() -> None:
+    """Cut off from the store alone, it told what was committed in its epoch: the price of invariant 3."""
+    kept = ("slow-link", "store", "kill", "cut-brokers", "power-off", "isolate", "elect-preferred")
+    schedule = draw(450)
+    steps = tuple(step for step in schedule.steps if step.kind in kept)
+    verdict = run_schedule(dataclasses.replace(schedule, steps=steps))
+    assert verdict.ok, verdict.violations
