@@ -15,7 +15,7 @@ import logging
 import os
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -152,5 +152,7 @@ def run_operator(settings: OperatorSettings, liveness_endpoint: str | None) -> N
             clusterwide=not settings.namespace,
             namespaces=[settings.namespace] if settings.namespace else [],
             liveness_endpoint=liveness_endpoint,
+            # Kopf would ask for the name of this process's user, and pods may run as one that has none.
+            identity=cast(Any, settings.identity),
         )
     )

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import asyncio
+import getpass
 import itertools
 import subprocess
 import sys
 
 import kopf
+import pytest
 
-from strandline_operator.kopf_app.handlers import Backoffs, configure
+from strandline_operator.kopf_app.handlers import Backoffs, configure, run_operator
+from strandline_operator.kubernetes.settings import OperatorSettings
 
 
 def test_kopf_is_told_what_was_measured() -> None:
@@ -46,3 +50,21 @@ def test_kopf_finds_its_handlers_in_the_package() -> None:
         "print(*sorted(str(h.id) for h in registry._spawning.get_all_handlers()))"
     )
     assert run(code) == "operate"
+
+
+def test_the_operator_starts_as_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 10001")
+
+    started: list[asyncio.Task[None]] = []
+
+    async def run_tasks(tasks: list[asyncio.Task[None]], **_: object) -> None:
+        started.extend(tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    monkeypatch.setattr("kopf._core.reactor.running.run_tasks", run_tasks)
+    run_operator(OperatorSettings(identity="strandline-operator-x"), None)
+    assert started
