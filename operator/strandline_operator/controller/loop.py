@@ -11,6 +11,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from strandline_broker.cluster.backoff import Backoff
@@ -98,6 +99,7 @@ class Controller:
         self._rng = rng if rng is not None else random.SystemRandom()
         self._bootstrap = ""
         self._outside: tuple[Trouble, ...] = ()
+        self._listeners: tuple[Mapping[str, Any], ...] = ()
         self._pacer = StatusPacer()
         self._balance = LeaderBalance()
         self._wake = asyncio.Event()
@@ -120,10 +122,12 @@ class Controller:
         self.liveness.process_ended(broker_id, incarnation)
         self._poke()
 
-    def surroundings(self, bootstrap: str, troubles: tuple[Trouble, ...]) -> None:
+    def surroundings(
+        self, bootstrap: str, troubles: tuple[Trouble, ...], listeners: tuple[Mapping[str, Any], ...] = ()
+    ) -> None:
         """Take what the Cluster's status should say beyond its partitions: where clients connect, what hinders brokers."""
-        if (bootstrap, troubles) != (self._bootstrap, self._outside):
-            self._bootstrap, self._outside = bootstrap, troubles
+        if (bootstrap, troubles, listeners) != (self._bootstrap, self._outside, self._listeners):
+            self._bootstrap, self._outside, self._listeners = bootstrap, troubles, listeners
             self._poke()
 
     def holds(self, broker_id: int) -> bool:
@@ -314,6 +318,7 @@ class Controller:
             live=live,
             known_brokers=sum(lease.held for lease in leases.values()),
             bootstrap=self._bootstrap,
+            listeners=self._listeners,
             outside=self._outside,
             settled=not patient or running.issuperset(range(expected)),
             awaited=frozenset(leases.keys() - self._ever_live) if patient else frozenset(),

@@ -206,6 +206,8 @@ def cluster_status(world: World, counts: Counts, topics: int, others: Sequence[T
         status["clusterId"] = world.state.cluster_id
     if world.bootstrap:
         status["bootstrap"] = world.bootstrap
+    if world.listeners:
+        status["listeners"] = [dict(listener) for listener in world.listeners]
     return status
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from strandline_broker.cluster.model import (
@@ -87,6 +87,7 @@ class World:
     live: tuple[BrokerIdentity, ...] = ()
     known_brokers: int = 0
     bootstrap: str = ""
+    listeners: tuple[Mapping[str, Any], ...] = ()
     outside: tuple[Trouble, ...] = ()
     settled: bool = True
     # Not alive, but the controller has not watched for long enough to say that they are down.

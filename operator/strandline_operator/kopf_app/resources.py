@@ -27,6 +27,7 @@ from strandline_operator.kopf_app.troubles import outside_troubles
 from strandline_operator.kopf_app.volume_growth import grow_volumes
 from strandline_operator.kubernetes.access import new_token, token_secret
 from strandline_operator.kubernetes.blueprint import Blueprint
+from strandline_operator.kubernetes.bootstrap import cluster_bootstrap, listener_statuses
 from strandline_operator.kubernetes.children import children
 from strandline_operator.kubernetes.client import KubernetesClient
 from strandline_operator.kubernetes.observation import blueprint_of
@@ -141,7 +142,7 @@ class ResourceLoop:
         growing = await grow_volumes(self._client, blueprint, self._notify)
         rolling = await self._rolling.step(stateful_set, self.pods.pods.values())
         troubles = outside_troubles(blueprint, blocked, self.pods.pods.values())
-        self._show(blueprint, (*troubles, *growing, *rolling.troubles))
+        self._show(blueprint, observed, (*troubles, *growing, *rolling.troubles))
         return placed and rolling.done and not any(one.leaving for one in blocked)
 
     async def _observe(self) -> dict[Key, Object]:
@@ -221,10 +222,10 @@ class ResourceLoop:
         else:
             logger.info("the place of pod %s/%s: %s", self._namespace, metadata["name"], wanted)
 
-    def _show(self, blueprint: Blueprint, troubles: tuple[Trouble, ...]) -> None:
-        host = f"{blueprint.bootstrap_service}.{self._namespace}.svc"
-        bootstrap = ",".join(f"{host}:{listener.port}" for listener in blueprint.listeners)
-        self._controller.surroundings(bootstrap, troubles)
+    def _show(self, blueprint: Blueprint, observed: dict[Key, Object], troubles: tuple[Trouble, ...]) -> None:
+        services = {name: obj for (kind, name), obj in observed.items() if kind == "Service"}
+        listeners = listener_statuses(blueprint, services, self.pods.pods.values())
+        self._controller.surroundings(cluster_bootstrap(blueprint), troubles, listeners)
 
 
 def _generation(obj: object) -> int | None:

@@ -62,13 +62,14 @@ def _address(
     host = listener.advertised_host_of(broker_id)
     port: int | None
     if listener.type == LOAD_BALANCER:
-        host, port = host or _balancer_host(service), listener.port
+        host, port = host or balancer_host(service), listener.port
     else:
         host, port = host or (node_address(node) if node is not None else None), _node_port(service)
     return {"host": host, "port": port} if host and port else None
 
 
-def _balancer_host(service: Object) -> str | None:
+def balancer_host(service: Object) -> str | None:
+    """Return the address that a load balancer got, None while it has none."""
     for entry in ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ():
         host = entry.get("hostname") or entry.get("ip")
         if host:

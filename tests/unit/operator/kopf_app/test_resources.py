@@ -91,6 +91,12 @@ def test_a_cluster_gets_its_objects_and_after_that_nothing_is_written() -> None:
             await b.until(
                 lambda: b.controller.view.cluster and b.controller.view.cluster.status.get("bootstrap")
             )
+            assert b.controller.view.cluster is not None
+            status = b.controller.view.cluster.status
+            assert status["bootstrap"] == "demo-bootstrap.shop.svc:9092"
+            assert status["listeners"] == [
+                {"name": "PLAIN", "type": "ClusterIP", "bootstrap": "demo-bootstrap.shop.svc:9092"}
+            ]
             assert [path for path in b.api.objects if "/secrets/" in path]
             assert [n.reason for n in b.notices if n.reason == "BrokersStarted"]
             before = list(b.api.writes)
