@@ -6,6 +6,7 @@ import errno
 import os
 from pathlib import Path
 
+import pytest
 from tests.integration.replicated import TOPIC, Trio, trio
 from tests.integration.support import run, until
 from tests.unit.log.support import FailingDisk
@@ -13,6 +14,7 @@ from tests.unit.log.support import FailingDisk
 from strandline_broker.cluster.model import BrokerLease
 from strandline_broker.errors import ErrorCode
 from strandline_broker.seams.disk import DiskError
+from strandline_broker.server import broker as broker_module
 
 MIN_ISR_2 = {"min.insync.replicas": "2"}
 
@@ -85,6 +87,34 @@ def test_a_leader_without_disk_space_is_succeeded_at_once_and_comes_back(tmp_pat
             await until(lambda: set(three.log_ends().values()) == {2})
             assert await three.read(leader) == [b"a", b"c"]
             assert lease_of(three, (full + 1) % 3, full).writable
+
+    run(scenario())
+
+
+def test_a_leader_that_cannot_sync_is_succeeded_at_once_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing looks after failed logs but who hears that the disk is writable again.
+    monkeypatch.setattr(broker_module, "RETRY_INTERVAL_S", 3600.0)
+
+    async def scenario() -> None:
+        async with trio(tmp_path) as three:
+            disks = await with_full_disks(three)
+            ill = (await three.in_sync(3)).config.broker_id
+            disks[ill].fail_sync = True
+            assert await three.write(b"a") == [ErrorCode.KAFKA_STORAGE_ERROR]
+            await until(
+                lambda: (
+                    (found := three.leader()) is not None
+                    and found.config.broker_id != ill
+                    and ill not in three.isr()
+                )
+            )
+            assert await three.write(b"b") == [0]
+            disks[ill].fail_sync = False
+            leader = await three.in_sync(3)
+            await until(lambda: len(set(three.log_ends().values())) == 1)
+            assert (await three.read(leader))[-1] == b"b"
 
     run(scenario())
 

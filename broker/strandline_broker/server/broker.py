@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,6 @@ from strandline_broker.coordinator.groups import GroupCoordinator
 from strandline_broker.log.flusher import Flusher
 from strandline_broker.log.manager import LogManager
 from strandline_broker.net.server import ListenerConfig, Server
-from strandline_broker.net.tls import TlsConfig
 from strandline_broker.replica.manager import ReplicaManager
 from strandline_broker.replica.partition import FlushMode, Partition
 from strandline_broker.server import log_dirs
@@ -350,24 +350,13 @@ class Broker:
             )
             self._spawn(self._every(USERS_CHECK_INTERVAL_S, self._sasl.check_users))
         for listener in listeners:
-            tls = None
-            if listener.tls:
-                assert listener.certificate_file is not None
-                assert listener.key_file is not None
-                asked = listener.client_auth != "none"
-                tls = TlsConfig(
-                    listener.certificate_file,
-                    listener.key_file,
-                    listener.client_ca_file if asked else None,
-                    client_required=listener.client_auth == "required",
-                )
             await self.server.open(
                 ListenerConfig(
                     listener.name,
                     listener.host,
                     listener.port,
                     internal=listener.internal,
-                    tls=tls,
+                    tls=listener.tls_config(),
                     connected=self._guard_of(listener),
                 )
             )
@@ -443,6 +432,8 @@ class Broker:
         await self.lease_keeper.update(http=Endpoint(host, port))
 
     async def _announce_storage(self, writable: bool) -> None:
+        if writable:
+            self._spawn(self._revive_failed_logs())
         with contextlib.suppress(LeaseLost):
             await self.lease_keeper.update(writable=writable)
 
@@ -513,6 +504,7 @@ class Broker:
                 partition.synced()
 
     def _sync_failed(self, log: Log) -> None:
+        self.storage.write_failed(OSError(errno.EIO, log.failed))
         partition = self.replicas.partition_of(log)
         if partition is not None:
             partition.sync_failed()

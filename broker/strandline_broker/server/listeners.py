@@ -12,8 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from strandline_broker.security.mechanisms import MECHANISMS
+
+if TYPE_CHECKING:
+    from strandline_broker.net.tls import TlsConfig
 
 PLAINTEXT = "PLAINTEXT"
 SSL = "SSL"
@@ -63,6 +67,21 @@ class Listener:
     def tls(self) -> bool:
         """Say whether connections are encrypted."""
         return self.security_protocol in _TLS
+
+    def tls_config(self) -> TlsConfig | None:
+        """Return what the network layer needs to encrypt connections, None where it does not."""
+        from strandline_broker.net.tls import TlsConfig  # not needed to read a configuration
+
+        if not self.tls:
+            return None
+        assert self.certificate_file is not None
+        assert self.key_file is not None
+        return TlsConfig(
+            self.certificate_file,
+            self.key_file,
+            self.client_ca_file if self.client_auth != "none" else None,
+            client_required=self.client_auth == "required",
+        )
 
 
 def parse_endpoints(text: str, key: str) -> tuple[Endpoint, ...]:
