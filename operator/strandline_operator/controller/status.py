@@ -206,8 +206,9 @@ def cluster_status(world: World, counts: Counts, topics: int, others: Sequence[T
         status["clusterId"] = world.state.cluster_id
     if world.bootstrap:
         status["bootstrap"] = world.bootstrap
-    if world.listeners:
         status["listeners"] = [dict(listener) for listener in world.listeners]
+    else:  # an operator that has just started has not looked yet
+        status |= {key: cluster.status[key] for key in ("bootstrap", "listeners") if key in cluster.status}
     return status
 
 

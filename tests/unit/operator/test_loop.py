@@ -409,7 +409,8 @@ def test_surroundings_are_part_of_the_clusters_status() -> None:
         async with bench() as b:
             await b.lease(0, "a")
             trouble = Trouble(Reason.SCALE_DOWN_REFUSED, "three brokers run", stalled=True)
-            b.controller.surroundings("demo-bootstrap.shop.svc:9092", (trouble,))
+            listeners = ({"name": "PLAIN", "type": "ClusterIP"},)
+            b.controller.surroundings("demo-bootstrap.shop.svc:9092", (trouble,), listeners)
 
             def stalled(_: object) -> bool:
                 cluster = b.controller.view.cluster
@@ -421,5 +422,11 @@ def test_surroundings_are_part_of_the_clusters_status() -> None:
             await b.controller.view.wait_until(stalled, DEADLINE_S)
             assert b.controller.view.cluster is not None
             assert b.controller.view.cluster.status["bootstrap"] == "demo-bootstrap.shop.svc:9092"
+            assert b.controller.view.cluster.status["listeners"] == list(listeners)
+            # As after a restart of the operator, before it has looked around.
+            b.controller.surroundings("", ())
+            await b.controller.view.wait_until(lambda view: not stalled(view), DEADLINE_S)
+            assert b.controller.view.cluster.status["bootstrap"] == "demo-bootstrap.shop.svc:9092"
+            assert b.controller.view.cluster.status["listeners"] == list(listeners)
 
     asyncio.run(scenario())
