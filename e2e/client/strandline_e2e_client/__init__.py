@@ -1,0 +1,1 @@
+"""Programs that run in a pod beside the cluster under test: `first_ack`."""
