@@ -112,6 +112,15 @@ class SparseIndex:
             self.entry_format.unpack_from(self._block, (number - self._block_start) * self.entry_format.size),
         )
 
+    def to_bytes(self) -> bytes:
+        """Return all entries as the file holds them once it is complete. Raises DiskError."""
+        size = self._stored * self.entry_format.size
+        stored = self._files.open(self.path).pread(size, 0) if size else b""
+        if len(stored) != size:
+            raise DiskError(errno.EIO, "the index is shorter than it was", self.path)
+        pack = self.entry_format.pack
+        return stored + b"".join([pack(*entry) for entry in self._tail])
+
     def _count_at_most(self, column: int, limit: int) -> int:
         """Return how many entries have at most `limit` in a column."""
         tail = self._tail
