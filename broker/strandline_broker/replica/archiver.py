@@ -1,0 +1,285 @@
+"""The tiering of one partition that is led here, in one epoch: carries the protocol's effects out, and tells it what came.
+
+`strandline_tiered.protocol` decides everything (design section 7.3); this is its hands: the bucket, the local log, time.
+The protocol is told of one thing after the other, on the loop's thread, and what it asks for runs as tasks. After a failure
+the answer is held back for a while, with jitter, so that a bucket that is away is not asked in a loop; nothing else waits.
+
+    roles changed ──▶ Archiver(...).begin() ──▶ hear(event) ⇄ tasks ──▶ close(): the epoch ended here
+
+Who uses it: `server.tiering`, which makes one for each epoch of each led partition that is tiered. Bounds: at most
+`max_uploads` uploads and one task for each other kind of effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from strandline_broker.cluster.backoff import Backoff
+from strandline_broker.errors import KafkaError
+from strandline_broker.replica.remote import RemoteError
+from strandline_tiered.epochs import history_of
+from strandline_tiered.leadership import Context, LocalLog, Phase
+from strandline_tiered.manifest import Entry
+from strandline_tiered.protocol import begin, step
+from strandline_tiered.protocol_messages import (
+    Event,
+    Failed,
+    LogChanged,
+    RaiseLogStart,
+    Release,
+    Report,
+    ResetLocalLog,
+    ScrubDue,
+    SealedSegment,
+    SegmentUploaded,
+    Upload,
+)
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Coroutine
+    from typing import Any
+
+    from strandline_broker.replica.bucket_log import BucketLog, BucketReader
+    from strandline_broker.replica.partition import Partition
+    from strandline_broker.seams.clock import Clock
+    from strandline_tiered.effects import BucketEffects
+    from strandline_tiered.keys import PartitionKeys
+    from strandline_tiered.leadership import Leadership
+    from strandline_tiered.manifest import Manifest
+    from strandline_tiered.protocol_messages import Effect
+
+logger = logging.getLogger(__name__)
+
+FIRST_RETRY_S = 0.2
+LONGEST_RETRY_S = 30.0
+
+
+class Uploader(Protocol):
+    """Puts segments into the bucket; shared by all archivers of a broker."""
+
+    async def upload(self, partition: Partition, keys: PartitionKeys, effect: Upload) -> Entry:
+        """Upload a sealed segment under a new name; return its entry. Raises RemoteError, KafkaError."""
+        ...
+
+
+class Archiver:
+    """See the module. `state` is the protocol's, for reports."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        keys: PartitionKeys,
+        *,
+        bucket: BucketEffects,
+        uploader: Uploader,
+        reader: BucketReader,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        rng: random.Random,
+        may_write: bool,
+        max_uploads: int,
+    ) -> None:
+        assert partition.tier is not None, "only tiered partitions are archived"
+        self.partition = partition
+        self.leader_epoch = partition.leader_epoch
+        self.keys = keys
+        self._tier = partition.tier
+        self._bucket = bucket
+        self._uploader = uploader
+        self._reader = reader
+        self._leadership = partition.leadership
+        self._remote: BucketLog | None = None
+        self._clock = clock
+        self._loop = loop
+        self._rng = rng
+        self._may_write = may_write
+        self._max_uploads = max_uploads
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._backoffs: dict[type[Effect], Backoff] = {}
+        # Heard while the local log is being replaced: the protocol must not look at it before.
+        self._held_back: list[Event] | None = None
+        self._seen: tuple[int, int] = (-1, -1)
+        self._closed = False
+        self.state: Leadership
+        self.failures = 0
+        """Effects that failed, for metrics."""
+
+    def is_of(self, partition: Partition) -> bool:
+        """Whether this is the archiver of what a partition leads now: of this epoch, and without a break in between."""
+        return partition is self.partition and partition.leadership is self._leadership
+
+    @property
+    def copies(self) -> bool:
+        """Whether new segments go to the bucket: neither the topic's configuration nor its log stands against it."""
+        log = self.partition.log
+        return (
+            self._may_write and log.config.tierable and not (log.config.remote_log_copy_disable or log.failed)
+        )
+
+    def begin(self) -> None:
+        """Claim the epoch, or look what there is where it was resumed."""
+        assert self.keys.partition == self.partition.index, "these are its keys"
+        self.state, effects = begin(
+            self.keys.topic_id, self.keys.partition, self.leader_epoch, may_write=self._may_write
+        )
+        self._tier.on_wanted = self._raise_log_start
+        self._carry_out(effects)
+
+    async def close(self) -> None:
+        """Do nothing more in this epoch; what was sent may still land."""
+        self._closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- what happens --------------------------------------------------------------------------------------------------
+
+    def look_at_log(self) -> None:
+        """Take note of what the local log has become; cheap, to be called again and again."""
+        log = self.partition.log
+        seen = (
+            log.segments[-1].base_offset,
+            min(self.partition.high_watermark, log.segments[-1].base_offset),
+        )
+        if seen != self._seen and not log.failed:
+            self._seen = seen
+            self.hear(LogChanged())
+
+    def scrub(self) -> None:
+        """Look for objects in the bucket that nothing needs."""
+        self.hear(ScrubDue())
+
+    def _raise_log_start(self) -> None:
+        self.hear(RaiseLogStart(self._tier.wanted_log_start))
+
+    def hear(self, event: Event) -> None:
+        """Take the protocol's next step."""
+        if self._closed or self.partition.leader_epoch != self.leader_epoch or not self.partition.is_leader:
+            return
+        if self._held_back is not None:
+            self._held_back.append(event)
+            return
+        was_ready = self.state.phase is Phase.READY
+        before = self.state.published
+        self.state, effects = step(self.state, event, self._context())
+        if self.state.phase is Phase.READY and (not was_ready or self.state.published is not before):
+            assert self.state.published is not None
+            self._read_by(self.state.published)
+        self._carry_out(effects)
+        if not was_ready and self.state.phase is Phase.READY and self._tier.wanted_log_start:
+            self._raise_log_start()
+
+    def _read_by(self, manifest: Manifest) -> None:
+        if self._remote is None:
+            self._tier.remote = self._remote = self._reader.log_of(self.keys, manifest)
+        else:
+            self._remote.manifest = manifest
+
+    def _context(self) -> Context:
+        partition, log = self.partition, self.partition.log
+        draft = self.state.draft
+        segments = log.segments
+        first = log.segment_of(draft.upload_from) if draft is not None else 0
+        sealed = tuple(
+            SealedSegment(segments[number].base_offset, segments[number + 1].base_offset)
+            for number in range(first, min(first + self._max_uploads + 1, len(segments) - 1))
+            if segments[number].size
+        )
+        local = LocalLog(
+            log_start=partition.log_start_offset,
+            start_offset=log.start_offset,
+            end_offset=log.end_offset,
+            high_watermark=partition.high_watermark,
+            last_stable_offset=partition.last_stable_offset,
+            epochs=history_of(log.epochs.entries),
+            sealed=sealed,
+        )
+        return Context(local, self._clock.now_ms(), self._max_uploads if self.copies else 0)
+
+    # -- what is asked for ---------------------------------------------------------------------------------------------
+
+    def _carry_out(self, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            match effect:
+                case Release():
+                    self._release(effect)
+                case Report(problem):
+                    logger.error("%r: tiering: %s", self.partition, problem)
+                case ResetLocalLog():
+                    self._held_back = []
+                    self._spawn(self._reset(effect))
+                case Upload():
+                    self._spawn(self._upload(effect))
+                case _:
+                    self._spawn(self._ask_bucket(effect))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.critical("%r: tiering died", self.partition, exc_info=task.exception())
+
+    def _release(self, release: Release) -> None:
+        """Let this broker and its followers delete what is in the bucket for good."""
+        confirmed = self.state.confirmed
+        assert confirmed is not None, "released is what was confirmed"
+        last = confirmed.parts[-1] if confirmed.parts else None
+        segment_key = last.key(self.keys) if isinstance(last, Entry) else ""
+        try:
+            self.partition.raise_log_start(release.log_start)
+        except KafkaError as error:
+            logger.error("%r: its log start stays: %s", self.partition, error)
+        self._tier.authorise(release.tiered_through, segment_key)
+
+    async def _ask_bucket(self, effect: Any) -> None:
+        event = await self._bucket.carry_out(effect)
+        await self._answer(effect, event, self._bucket.last_failure)
+
+    async def _upload(self, effect: Upload) -> None:
+        event: Event
+        failure: Exception | None = None
+        try:
+            event = SegmentUploaded(await self._uploader.upload(self.partition, self.keys, effect))
+        except (RemoteError, KafkaError) as error:
+            event, failure = Failed(effect), error
+        await self._answer(effect, event, failure)
+
+    async def _answer(self, effect: Effect, event: Event, failure: Exception | None) -> None:
+        backoff = self._backoffs.get(type(effect))
+        if isinstance(event, Failed):
+            self.failures += 1
+            if backoff is None:
+                backoff = self._backoffs[type(effect)] = Backoff(
+                    self._rng, first_s=FIRST_RETRY_S, cap_s=LONGEST_RETRY_S
+                )
+                logger.warning("%r: %s failed: %s", self.partition, type(effect).__name__, failure)
+            await asyncio.sleep(backoff.next_s())
+        elif backoff is not None:
+            del self._backoffs[type(effect)]
+        self.hear(event)
+
+    async def _reset(self, effect: ResetLocalLog) -> None:
+        """Replace the local log, which an unclean election left behind the bucket, and only then go on."""
+        backoff = Backoff(self._rng, first_s=FIRST_RETRY_S, cap_s=LONGEST_RETRY_S)
+        while True:
+            try:
+                key = effect.last.key(self.keys) if isinstance(effect.last, Entry) else ""
+                tail = await self._reader.tail_state(key, effect.start_offset) if key else None
+                self._tier.raise_log_start(min(effect.log_start, effect.start_offset))
+                self.partition.start_over(effect.start_offset, tail)
+                break
+            except (RemoteError, KafkaError) as error:
+                logger.warning("%r: its log is not replaced yet: %s", self.partition, error)
+            await asyncio.sleep(backoff.next_s())
+        held_back, self._held_back = self._held_back or [], None
+        for event in held_back:
+            self.hear(event)
+        self.hear(LogChanged())
