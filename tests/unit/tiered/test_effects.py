@@ -9,7 +9,7 @@ from uuid import UUID
 
 from strandline_tiered.effects import BucketEffects
 from strandline_tiered.faulty_store import Fault, FaultyStore, Kind, ScriptedFaults
-from strandline_tiered.keys import ClaimName, ManifestName, PartitionKeys, SegmentName
+from strandline_tiered.keys import ClaimName, ManifestName, Name, PartitionKeys, SegmentName
 from strandline_tiered.manifest import Entry, empty_manifest
 from strandline_tiered.manifest_events import Stamped, Uploaded, apply
 from strandline_tiered.manifest_format import encode_manifest
@@ -76,7 +76,7 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
 def test_lists_show_what_the_protocol_asked_for() -> None:
     async def test(bucket: BucketEffects, store: MemoryStore, _: FaultyStore) -> None:
         own, older, newer = ManifestName(EPOCH, 9), ManifestName(4, 1), ManifestName(6, 1)
-        names = [ClaimName(4), ClaimName(EPOCH), ClaimName(6), older, own, newer, ENTRY.name]
+        names: list[Name] = [ClaimName(4), ClaimName(EPOCH), ClaimName(6), older, own, newer, ENTRY.name]
         for name in names:
             store.objects[KEYS.key(name)] = b""
         store.objects[KEYS.prefix + "manifests/somebody's"] = b""
