@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes
-
 from e2e.environment import CHART, ROOT
 from e2e.kube import Kube, wait_for
 
@@ -31,15 +30,14 @@ def install(kube: Kube, system: str) -> None:
 
 def clean_up(kube: Kube, system: str, namespace: str) -> None:
     """Remove what a run made, also one that was interrupted. The definitions stay, as Helm leaves them."""
-    for plural in ("topics", "clusters"):
-        if not _kind_exists(kube, plural):
-            continue
-        for obj in kube.customs(namespace, plural):
-            # Without an operator nobody else would.
-            kube.patch(namespace, plural, obj["metadata"]["name"], {"metadata": {"finalizers": None}})
-    kube.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
     if RELEASE in kube.helm("list", "--namespace", system, "--all", "--short").split():
         kube.helm("uninstall", RELEASE, "--namespace", system, "--wait")
+    for plural in ("topics", "clusters"):
+        if _kind_exists(kube, plural):
+            for obj in kube.customs(namespace, plural):
+                # Without an operator nobody else would take them off.
+                kube.patch(namespace, plural, obj["metadata"]["name"], {"metadata": {"finalizers": None}})
+    kube.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
     wait_for(lambda: not _namespace_exists(kube, namespace), _GONE_S, f"namespace {namespace} to be gone")
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import kubernetes
-
 from e2e.environment import Environment
 
 GROUP, VERSION = "strandline.io", "v1alpha1"

@@ -63,7 +63,7 @@ def test_a_container_is_killed(demo: Demo, hooks: Hooks, measured: Measured) -> 
 
 def test_a_pod_is_deleted(demo: Demo, measured: Measured) -> None:
     fault = Fault(demo, measured, "delete-pod")
-    with fault.at(lambda pod: demo.delete_pod(pod)):
+    with fault.at(demo.delete_pod):
         pass
     assert fault.gap_s < PROCESS_FAILOVER_S
 
