@@ -31,6 +31,7 @@ class Reason(StrEnum):
     NOT_SUPPORTED = "NotSupported"
     CLUSTER_NOT_FOUND = "ClusterNotFound"
     SCALE_DOWN_REFUSED = "ScaleDownRefused"
+    APPLYING = "Applying"
     PODS_NOT_RUNNING = "PodsNotRunning"
     ROLLING_UPDATE = "RollingUpdate"
     VOLUMES_GROWING = "VolumesGrowing"

@@ -40,13 +40,17 @@ from strandline_broker.cluster.store import (
 from strandline_broker.cluster.view import CONTROLLER_KINDS, Change, ClusterView
 from strandline_operator.controller.actions import Action, Create, Delete, Notice, Patch, Priority
 from strandline_operator.controller.balance import RETURNING, LeaderBalance
-from strandline_operator.controller.conditions import Trouble
+from strandline_operator.controller.conditions import Reason, Trouble
 from strandline_operator.controller.decisions import Decision, decide
 from strandline_operator.controller.liveness import LivenessTracker
 from strandline_operator.controller.pacing import StatusPacer
 from strandline_operator.controller.world import World, group_sets, read_grace_period_ms
 
 logger = logging.getLogger(__name__)
+
+_APPLYING = Trouble(
+    Reason.APPLYING, "brokers are brought in line with the spec", ready=True, own_condition=False
+)
 
 # (kind, name, version) of an object as a write left it; the version is empty when the object is gone.
 Written = tuple[str, str, str]
@@ -128,6 +132,12 @@ class Controller:
         """Take what the Cluster's status should say beyond its partitions: where clients connect, what hinders brokers."""
         if (bootstrap, troubles, listeners) != (self._bootstrap, self._outside, self._listeners):
             self._bootstrap, self._outside, self._listeners = bootstrap, troubles, listeners
+            self._poke()
+
+    def surroundings_outdated(self) -> None:
+        """Note that the last `surroundings` speak of a former spec: until the next, work is going on."""
+        if _APPLYING not in self._outside:
+            self._outside = (*self._outside, _APPLYING)
             self._poke()
 
     def holds(self, broker_id: int) -> bool:

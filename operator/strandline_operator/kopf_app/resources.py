@@ -89,6 +89,7 @@ class ResourceLoop:
     async def run(self) -> None:
         """Keep the objects until cancelled. Never raises because of the API server."""
         stop_listening = self._controller.view.on_change(self._on_change)
+        self._controller.surroundings_outdated()
         backoff = Backoff(self._rng)
         try:
             while True:
@@ -106,6 +107,8 @@ class ResourceLoop:
             change.old is None or _generation(change.old) != _generation(change.new)
         ):
             self._wake.set()
+            # Or the status would say that all is done, of a spec at which nobody has looked yet.
+            self._controller.surroundings_outdated()
 
     async def _try_pass(self, backoff: Backoff) -> float:
         """Look and write once; return how long to wait for the next pass."""
@@ -147,10 +150,14 @@ class ResourceLoop:
 
     async def _observe(self) -> dict[Key, Object]:
         labels = {LABEL_CLUSTER: self._cluster_name}
-        async with asyncio.TaskGroup() as group:
-            lists = [
-                group.create_task(self._client.list(kind, self._namespace, labels)) for kind in LISTED_KINDS
-            ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                lists = [
+                    group.create_task(self._client.list(kind, self._namespace, labels))
+                    for kind in LISTED_KINDS
+                ]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None  # they mostly failed for one reason
         return {key_of(obj): obj for task in lists for obj in task.result()[0]}
 
     async def _find_strangers(self, desired: list[Object], observed: dict[Key, Object]) -> None:

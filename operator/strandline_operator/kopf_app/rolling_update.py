@@ -40,6 +40,7 @@ class RollingUpdate:
         self._notify = notify
         # UID of the pod that was replaced last: until the watch shows that it goes, nothing more is decided.
         self._replaced = ""
+        self._troubles: tuple[Trouble, ...] = ()
 
     async def step(self, stateful_set: Object | None, pods: Iterable[Object]) -> Progress:
         """Restart a broker if one is due. Raises ApiRefusal, Unavailable."""
@@ -51,9 +52,12 @@ class RollingUpdate:
             if (broker_id := broker_id_of(pod)) is not None
         ]
         if not is_settled(stateful_set):
-            return Progress(done=False)
+            message = "the new pod template has not been taken up yet"
+            return Progress(
+                done=False, troubles=(Trouble(Reason.APPLYING, message, ready=True, own_condition=False),)
+            )
         if any(one.pod["metadata"]["uid"] == self._replaced and not one.leaving for one in known):
-            return Progress(done=False)
+            return Progress(done=False, troubles=self._troubles)
         outcome = next_restart(
             stateful_set, known, self._controller.view.partition_sets(), self._controller.live()
         )
@@ -77,7 +81,8 @@ class RollingUpdate:
         self._replaced = metadata["uid"]
         message = f"restarting broker {restart.broker_id}: {restart.reason}"
         self._notify(Notice(CLUSTER, self._cluster_name, "BrokerRestarted", message))
-        return Progress(done=False, troubles=(_trouble(message),))
+        self._troubles = (_trouble(message),)
+        return Progress(done=False, troubles=self._troubles)
 
 
 def _trouble(message: str) -> Trouble:

@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
+import pytest
 from tests.unit.operator.kopf_app.fake_api import FakeApi
 from tests.unit.operator.kopf_app.test_pods import pod
 from tests.unit.operator.kubernetes.builders import SETTINGS
@@ -18,6 +19,7 @@ from strandline_broker.cluster.sqlite_store import SqliteStore
 from strandline_operator.controller.actions import Notice
 from strandline_operator.controller.loop import Controller
 from strandline_operator.kopf_app.resources import ResourceLoop
+from strandline_operator.kopf_app.rolling_update import RollingUpdate
 from strandline_operator.kubernetes.client import KubernetesClient
 
 ROOT = "/apis/apps/v1/namespaces/shop/statefulsets/demo-broker"
@@ -53,6 +55,15 @@ class Bench:
         async with asyncio.timeout(10):
             while not condition():
                 await asyncio.sleep(0.005)
+
+    async def until_said(self, condition: str, text: str) -> None:
+        """Let time pass meanwhile: a status that only says something else waits for its turn."""
+
+        def said() -> bool:
+            self.now += 1
+            return text in self.conditions().get(condition, "")
+
+        await self.until(said)
 
     async def respec(self, **spec: Any) -> None:
         old = await self.store.get(CLUSTER, "demo")
@@ -183,7 +194,7 @@ def test_a_pod_is_told_its_rack_as_soon_as_it_has_a_node() -> None:
     asyncio.run(scenario())
 
 
-def test_an_api_server_that_is_away_is_waited_for() -> None:
+def test_an_api_server_that_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         b = Bench()
         b.api.away = True
@@ -194,6 +205,8 @@ def test_an_api_server_that_is_away_is_waited_for() -> None:
             await asyncio.sleep(0.05)
             b.api.away = False
             await b.until(lambda: ROOT in b.api.objects)
+            assert "not in order yet: away" in caplog.text
+            assert "Traceback" not in caplog.text, "it is nothing unexpected"
             for task in tasks:
                 task.cancel()
         await b.store.close()
@@ -218,8 +231,7 @@ def test_outdated_brokers_are_evicted_one_by_one_and_people_learn_why() -> None:
             b.loop._wake.set()
             await b.until(lambda: f"{PODS}/demo-broker-0" not in b.api.objects)
             await b.api.put(f"{PODS}/demo-broker-0", made(0, "two", ready=False))
-            b.now += 60  # a status that only says something else waits for its turn
-            await b.until(lambda: "waiting for broker 0" in b.conditions().get("RollingUpdate", ""))
+            await b.until_said("RollingUpdate", "waiting for broker 0")
             assert f"{PODS}/demo-broker-1" in b.api.objects
             await b.api.put(f"{PODS}/demo-broker-0", made(0, "two"))
             await b.until(lambda: f"{PODS}/demo-broker-1" not in b.api.objects)
@@ -231,6 +243,61 @@ def test_outdated_brokers_are_evicted_one_by_one_and_people_learn_why() -> None:
                 "restarting broker 1",
             ]
             assert "image old becomes example.org/strandline:1.2.3" in messages[0]
+
+    asyncio.run(scenario())
+
+
+def test_a_spec_at_which_nobody_has_looked_is_not_called_done() -> None:
+    async def scenario() -> None:
+        async with bench() as b:
+            await b.until(lambda: ROOT in b.api.objects)
+            status = {"updateRevision": "one", "observedGeneration": 1}
+            await b.api.put(ROOT, {**b.api.objects[ROOT], "status": status})
+            b.loop._wake.set()
+            await b.until_said("Reconciling", "0 of 2 brokers run")
+            b.api.away = True
+            await b.respec(config={"retention.ms": "1"})
+            await b.until(
+                lambda: (
+                    b.controller.view.cluster and b.controller.view.cluster.status["observedGeneration"] == 2
+                )
+            )
+            assert b.conditions()["Reconciling"] == "brokers are brought in line with the spec"
+            b.api.away = False
+            await b.until_said("Reconciling", "0 of 2 brokers run")
+
+    asyncio.run(scenario())
+
+
+def test_a_restart_is_under_way_also_before_the_pod_shows_it() -> None:
+    def made(broker_id: int) -> Object:
+        obj = pod(broker_id, conditions=[{"type": "Ready", "status": "True"}])
+        obj["metadata"]["uid"] = f"u{broker_id}"
+        obj["spec"] = {"containers": []}
+        return obj
+
+    async def scenario() -> None:
+        api = FakeApi()
+        pods = [made(0), made(1)]
+        await api.put(f"{PODS}/demo-broker-0", pods[0])
+        b = Bench()
+        rolling = RollingUpdate(
+            KubernetesClient(cast(KubernetesApi, api)), b.controller, "shop", "demo", b.notices.append
+        )
+        stateful_set: Object = {
+            "metadata": {"generation": 2},
+            "spec": {"replicas": 2, "template": {"metadata": {}, "spec": {}}},
+            "status": {"updateRevision": "two", "observedGeneration": 1},
+        }
+        unseen = await rolling.step(stateful_set, pods)
+        assert not unseen.done
+        assert [trouble.reason for trouble in unseen.troubles] == ["Applying"]
+        stateful_set["status"]["observedGeneration"] = 2
+        for _ in range(2):
+            progress = await rolling.step(stateful_set, pods)
+            assert [trouble.message.split(":")[0] for trouble in progress.troubles] == ["restarting broker 0"]
+        assert len(b.notices) == 1
+        await b.store.close()
 
     asyncio.run(scenario())
 
