@@ -146,6 +146,8 @@ def run_operator(settings: OperatorSettings, liveness_endpoint: str | None) -> N
     """Run until SIGTERM. Called by `strandline operator`."""
     # A line for every event of every Topic is too much.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    # Nor one for every probe.
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     asyncio.run(
         kopf.operator(
             standalone=True,

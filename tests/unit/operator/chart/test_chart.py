@@ -186,3 +186,13 @@ def test_versions_agree() -> None:
     assert found is not None
     assert chart["version"] == chart["appVersion"] == found[1]
     assert OperatorSettings().image.endswith(f":{found[1]}")
+
+
+def test_the_operator_does_not_stay_on_a_lost_node_for_minutes() -> None:
+    (deployment,) = of_kind(installed(), "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    patience = {one["key"]: one["tolerationSeconds"] for one in pod["tolerations"]}
+    assert patience == {"node.kubernetes.io/not-ready": 30, "node.kubernetes.io/unreachable": 30}
+    (spread,) = pod["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    assert spread["labelSelector"] == deployment["spec"]["selector"]
