@@ -18,6 +18,7 @@ from strandline_broker.replica.partition import Partition
 from strandline_broker.seams.disk import Disk
 from strandline_broker.server.broker import Broker
 from strandline_broker.wire.api_keys import ApiKey
+from strandline_tiered.object_store import ObjectStore
 
 TOPIC = "t"
 
@@ -140,16 +141,23 @@ class Trio:
 
 @contextlib.asynccontextmanager
 async def trio(
-    directory: Path, racks: Sequence[str] = (), *, rebalance: bool = False, **keys: str
+    directory: Path,
+    racks: Sequence[str] = (),
+    *,
+    rebalance: bool = False,
+    bucket: ObjectStore | None = None,
+    **keys: str,
 ) -> AsyncIterator[Trio]:
     """Three running brokers, each in its rack if there are any, and a controller; what runs in the end is crashed.
 
-    `rebalance`: leaderships return to preferred replicas by themselves, which most tests could not foresee.
+    `rebalance`: leaderships return to preferred replicas by themselves, which most tests could not foresee. `bucket`:
+    where all of them put sealed segments.
     """
     token = directory / "token"
     token.write_text("0123456789abcdef" * 4)
     config = {} if rebalance else {AUTO_LEADER_REBALANCE: "false"}
     async with cluster(directory, brokers=3, config=config) as made:
+        made.bucket = bucket
         three = Trio(made, token, racks, keys)
         try:
             await asyncio.gather(*(three.start(broker_id) for broker_id in range(3)))

@@ -29,6 +29,7 @@ from strandline_broker.wire import cold
 from strandline_broker.wire.api_keys import ApiKey
 from strandline_broker.wire.batch import Record, build_batch
 from strandline_operator.controller.loop import Controller
+from strandline_tiered.object_store import ObjectStore
 
 TIMEOUT_S = 10.0
 
@@ -103,6 +104,7 @@ class Cluster:
             placement_patience_s=0.05,
         )
         self.lost: list[str] = []
+        self.bucket: ObjectStore | None = None
         # Two lives of a broker must not draw the same incarnation.
         self._seeds = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
@@ -144,6 +146,7 @@ class Cluster:
             threads=SystemThreads(),
             boot_id="this boot",
             on_lost=self.lost.append,
+            bucket=self.bucket,
         )
 
     async def connect(self, broker: Broker, listener: str = "PLAINTEXT") -> Client:

@@ -75,6 +75,8 @@ async def crash(broker: Broker) -> None:
         task.cancel()
     await asyncio.gather(*broker._tasks, return_exceptions=True)
     await broker.replication.fetchers.close()
+    if broker.tiering is not None:
+        await broker.tiering.close()
     await broker.server.close(0)
     await broker.flusher.drain()
     for pool in (broker._sync_executor, broker._executor, broker._removals):

@@ -33,7 +33,7 @@ from strandline_broker.coordinator import groups
 from strandline_broker.coordinator.groups import GroupCoordinator
 from strandline_broker.log.flusher import Flusher
 from strandline_broker.log.manager import LogManager
-from strandline_broker.net.server import ListenerConfig, Server
+from strandline_broker.net.server import Server
 from strandline_broker.replica.manager import ReplicaManager
 from strandline_broker.replica.partition import FlushMode, Partition
 from strandline_broker.server import log_dirs
@@ -51,6 +51,7 @@ from strandline_broker.server.placement import PlacementFile
 from strandline_broker.server.producer_ids import ProducerIds
 from strandline_broker.server.replication import Replication, Throttles, load_attempts, make_fetchers
 from strandline_broker.server.storage_health import StorageWatch
+from strandline_broker.server.tiering import Tiering
 from strandline_broker.server.volume import Volume, write_incarnation
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from strandline_broker.server.config import BrokerConfig
     from strandline_broker.server.listeners import Listener
     from strandline_broker.server.sasl import SaslService
+    from strandline_tiered.object_store import ObjectStore
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +97,11 @@ class Broker:
         boot_id: str,
         on_lost: Callable[[str], None],
         peers: Peers | None = None,
+        bucket: ObjectStore | None = None,
     ) -> None:
         """`boot_id` names this boot of the kernel, empty if unknown.
+
+        `bucket` is where sealed segments go; unset: where the configuration says, if it does.
 
         `peers` is where connections to other brokers come from; unset: sockets, where the configuration has a listener
         between brokers. Who sets it authenticates brokers in its own way.
@@ -142,6 +147,8 @@ class Broker:
         self._sasl: SaslService | None = None
         self._inter_broker: InterBroker | None = None
         self._peers = peers
+        self._bucket = bucket
+        self.tiering: Tiering | None = None
         self.cleaning: CleaningService | None = None
         self.ready = False
 
@@ -218,6 +225,9 @@ class Broker:
     def _make_replication(self) -> None:
         config, volume = self.config, self._volume
         own = self.own_ref
+        self.tiering = Tiering.open(
+            config, self._bucket, volume, self.clock, self.rng, self._threads, self._request_sync
+        )
         attempts = load_attempts(self._disk)
         throttles = Throttles.make(config.broker_id, self.view)
         fetchers = make_fetchers(
@@ -229,6 +239,7 @@ class Broker:
             clock=self.clock,
             rng=self.rng,
             request_sync=self._request_sync,
+            bootstrap=self.tiering.reader if self.tiering is not None else None,
         )
         self.replicas = ReplicaManager(
             broker_id=config.broker_id,
@@ -243,6 +254,7 @@ class Broker:
             attempts=attempts or {},
             run_blocking=self._blocking,
             persist_view=volume.save_view,
+            has_bucket=self.tiering is not None,
         )
         self._log_failures = LogFailures(
             self.replicas,
@@ -291,6 +303,8 @@ class Broker:
         self._spawn(self.storage.run())
         self._spawn(self.replication.keeper.run())
         self._spawn(self._producer_ids.refill())
+        if self.tiering is not None:
+            self._spawn(self.tiering.run())
         self._spawn(self._every(_EXPIRY_INTERVAL_S, self._expire))
         self._spawn(self._every(config.log_retention_check_interval_ms / 1000, self._sweep))
         self._spawn(
@@ -350,16 +364,7 @@ class Broker:
             )
             self._spawn(self._every(USERS_CHECK_INTERVAL_S, self._sasl.check_users))
         for listener in listeners:
-            await self.server.open(
-                ListenerConfig(
-                    listener.name,
-                    listener.host,
-                    listener.port,
-                    internal=listener.internal,
-                    tls=listener.tls_config(),
-                    connected=self._guard_of(listener),
-                )
-            )
+            await self.server.open(listener.config(self._guard_of(listener)))
 
     async def _open_inter_broker(self) -> None:
         """Make ready to connect to other brokers, and to know them."""
@@ -455,6 +460,8 @@ class Broker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.cleaning is not None:
             await self.cleaning.stop()
+        if self.tiering is not None:
+            await self.tiering.close()
         await self._producer_ids.close()
         if self._sasl is not None:
             self._sasl.close()
@@ -491,6 +498,8 @@ class Broker:
     def _roles_changed(self) -> None:
         self.groups.reconcile()
         self.replication.roles_changed()
+        if self.tiering is not None:
+            self.tiering.roles_changed(self.replicas)
 
     # -- syncs ---------------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from strandline_broker.server.config_sources import (
     from_environment,
     from_file,
 )
+from strandline_broker.server.config_tiering import TieringConfig
 from strandline_broker.server.listeners import Listener, ListenerSettings, resolve
 
 __all__ = [
@@ -44,7 +45,7 @@ RACK_AWARE_REPLICA_SELECTOR = "org.apache.kafka.common.replica.RackAwareReplicaS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerConfig:
+class BrokerConfig(TieringConfig):
     """Configuration of one broker; `key()` carries the documentation of each field.
 
     Constructing one checks the keys against each other and raises ConfigError.
@@ -429,7 +430,7 @@ class BrokerConfig:
                 f"replica_selector_class: {self.replica_selector_class!r} is neither {LEADER_SELECTOR} nor "
                 f"{RACK_AWARE_REPLICA_SELECTOR}"
             )
-        for check in (self.net_limits, self._check_listeners):
+        for check in (self.net_limits, self._check_listeners, self.check_tiering):
             try:
                 check()
             except ValueError as error:

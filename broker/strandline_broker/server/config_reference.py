@@ -10,6 +10,7 @@ from dataclasses import fields
 
 from strandline_broker.server.config import BrokerConfig
 from strandline_broker.server.config_keys import spec_of
+from strandline_broker.server.config_tiering import TieringConfig
 
 _INTRODUCTION = """\
 # Configuration of a broker
@@ -27,7 +28,8 @@ setting, that name works too. `strandline dev` passes `--config key=value` on to
 def render() -> str:
     """Return the page."""
     rows = []
-    for field in fields(BrokerConfig):
+    tiering = {field.name for field in fields(TieringConfig)}
+    for field in sorted(fields(BrokerConfig), key=lambda field: field.name in tiering):
         spec = spec_of(field.metadata)
         default = (
             ""

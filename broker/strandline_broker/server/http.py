@@ -114,6 +114,6 @@ class HttpServer:
     async def _partitions(self, request: web.Request) -> web.Response:
         topic = request.query.get("topic")
         partitions = [p for p in self._broker.replicas if topic is None or p.topic == topic]
-        rows = report(partitions, self._sampler, self._broker.clock.monotonic())
+        rows = report(partitions, self._sampler, self._broker.clock.monotonic(), self._broker.tiering)
         body = orjson.dumps({"broker": self._broker.config.broker_id, "partitions": rows})
         return web.Response(body=body, content_type="application/json")

@@ -14,10 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from strandline_broker.net.server import ListenerConfig
+from strandline_broker.net.tls import TlsConfig
 from strandline_broker.security.mechanisms import MECHANISMS
 
 if TYPE_CHECKING:
-    from strandline_broker.net.tls import TlsConfig
+    from collections.abc import Callable
+
+    from strandline_broker.net.connection import Connection
 
 PLAINTEXT = "PLAINTEXT"
 SSL = "SSL"
@@ -68,19 +72,20 @@ class Listener:
         """Say whether connections are encrypted."""
         return self.security_protocol in _TLS
 
-    def tls_config(self) -> TlsConfig | None:
-        """Return what the network layer needs to encrypt connections, None where it does not."""
-        from strandline_broker.net.tls import TlsConfig  # not needed to read a configuration
-
-        if not self.tls:
-            return None
-        assert self.certificate_file is not None
-        assert self.key_file is not None
-        return TlsConfig(
-            self.certificate_file,
-            self.key_file,
-            self.client_ca_file if self.client_auth != "none" else None,
-            client_required=self.client_auth == "required",
+    def config(self, connected: Callable[[Connection], None] | None) -> ListenerConfig:
+        """Return what the network layer is to open; `connected` is called with every new connection."""
+        tls = None
+        if self.tls:
+            assert self.certificate_file is not None
+            assert self.key_file is not None
+            tls = TlsConfig(
+                self.certificate_file,
+                self.key_file,
+                self.client_ca_file if self.client_auth != "none" else None,
+                client_required=self.client_auth == "required",
+            )
+        return ListenerConfig(
+            self.name, self.host, self.port, internal=self.internal, tls=tls, connected=connected
         )
 
 

@@ -19,6 +19,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from strandline_broker.log.cleaner import CleanerMetrics
+from strandline_broker.server.tier_metrics import TierTotals, tier_metrics
 
 if TYPE_CHECKING:
     from strandline_broker.replica.partition import Partition
@@ -128,6 +129,7 @@ class Snapshot:
     replication: ReplicationTotals = field(default_factory=ReplicationTotals)
     cleaner: CleanerMetrics = field(default_factory=CleanerMetrics)
     uncleanable_logs: int = 0
+    tier: TierTotals | None = None
 
 
 _NET_COUNTERS = (
@@ -168,6 +170,8 @@ def take_snapshot(broker: Broker) -> Snapshot:
     if broker.cleaning is not None:
         snapshot.cleaner = replace(broker.cleaning.cleaner.metrics)
         snapshot.uncleanable_logs = len(broker.cleaning.cleaner.uncleanable)
+    if broker.tiering is not None:
+        snapshot.tier = TierTotals.of(broker.tiering)
     topics = snapshot.topics
     for partition in broker.replicas:
         totals = topics.get(partition.topic)
@@ -213,6 +217,8 @@ class _SnapshotCollector(Collector):
         yield from _replication_metrics(self._snapshot.replication)
         yield from _cleaner_metrics(self._snapshot)
         yield from _topic_metrics(self._snapshot.topics)
+        if self._snapshot.tier is not None:
+            yield from tier_metrics(self._snapshot.tier)
 
 
 def _broker_metrics(snapshot: Snapshot) -> Iterator[Metric]:

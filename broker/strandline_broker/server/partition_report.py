@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from strandline_broker.replica.partition import Partition
+
+if TYPE_CHECKING:
+    from strandline_broker.server.tiering import Tiering
 
 _UNKNOWN = -1
 
@@ -80,12 +83,15 @@ def followers_of(partition: Partition) -> Iterator[FollowerProgress]:
         yield FollowerProgress(broker_id, log_end, lag, broker_id in in_sync)
 
 
-def report(partitions: Iterable[Partition], sampler: RateSampler, now: float) -> list[dict[str, Any]]:
+def report(
+    partitions: Iterable[Partition], sampler: RateSampler, now: float, tiering: Tiering | None = None
+) -> list[dict[str, Any]]:
     """Return one JSON object per partition, by topic and number.
 
     Offsets are those of the next record; sizes in bytes; lags in records, -1 for unknown: a follower's behind its leader's
     high watermark, in `followers` behind the leader's log end. `role` is leader, follower (another broker leads), offline
-    (nobody does) or failed (the log cannot be used, `problem` says why). Only a leader shows ISR and followers.
+    (nobody does) or failed (the log cannot be used, `problem` says why). Only a leader shows ISR and followers, and, as
+    `tier`, what is in the bucket.
     """
     rows = []
     for partition in sorted(partitions, key=lambda p: (p.topic, p.index)):
@@ -112,6 +118,8 @@ def report(partitions: Iterable[Partition], sampler: RateSampler, now: float) ->
             row |= _leadership(partition)
         elif partition.leader_id >= 0:
             row["lag"] = partition.lag
+        if partition.tier is not None:
+            row |= _tier(partition, tiering)
         if log.failed:
             row["problem"] = log.failed
         rows.append(row)
@@ -132,6 +140,27 @@ def _leadership(partition: Partition) -> dict[str, Any]:
             for one in followers_of(partition)
         ],
     }
+
+
+def _tier(partition: Partition, tiering: Tiering | None) -> dict[str, Any]:
+    """Return what is shown of a tiered partition; bytes and milliseconds, -1 while the manifest is not loaded."""
+    assert partition.tier is not None
+    shown: dict[str, Any] = {
+        "localLogStartOffset": partition.local_log_start_offset,
+        "tieredThrough": partition.tier.tiered_through,
+    }
+    figures = tiering.figures(partition) if tiering is not None else None
+    if figures is not None:
+        shown["tier"] = {
+            "state": figures.phase,
+            "remoteBytes": figures.remote_bytes,
+            "remoteLogStartOffset": figures.remote_log_start,
+            "remoteEndOffset": figures.remote_end,
+            "unprotectedBytes": figures.unprotected_bytes,
+            "unprotectedAgeMs": figures.unprotected_age_ms,
+            **({"problem": figures.problem} if figures.problem else {}),
+        }
+    return shown
 
 
 def _role(partition: Partition) -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from strandline_broker.replica.attempts import PartitionKey
     from strandline_broker.replica.manager import ReplicaManager
     from strandline_broker.replica.partition import Partition
+    from strandline_broker.replica.remote import TierBootstrap
     from strandline_broker.seams.clock import Clock
     from strandline_broker.seams.disk import Disk
     from strandline_broker.server.config import BrokerConfig
@@ -73,8 +74,9 @@ def make_fetchers(
     clock: Clock,
     rng: random.Random,
     request_sync: Callable[[Partition], None],
+    bootstrap: TierBootstrap | None,
 ) -> Fetchers:
-    """Return this broker's fetchers; without `peers` they copy nothing."""
+    """Return this broker's fetchers; without `peers` they copy nothing, without `bootstrap` only whole logs."""
     listener = next((one.name for one in config.resolve_listeners() if one.internal), None)
     settings = FetchSettings(
         partition_max_bytes=config.replica_fetch_max_bytes,
@@ -94,6 +96,7 @@ def make_fetchers(
         loop=asyncio.get_running_loop(),
         rng=rng,
         throttle=throttle,
+        bootstrap=bootstrap,
     )
 
 

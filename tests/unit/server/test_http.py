@@ -43,6 +43,7 @@ def fake_partition(topic: str, index: int, **changes: Any) -> Any:
         "replicated_out": 0,
         "lag": 0,
         "leadership": None,
+        "tier": None,
     }
     return SimpleNamespace(topic=topic, index=index, log=log, **{**fields, **changes})
 
@@ -107,6 +108,7 @@ def fake_broker(*partitions: Any) -> Any:
         flusher=SimpleNamespace(groups=9),
         replication=replication(),
         storage=SimpleNamespace(health=SimpleNamespace(writable=True, failures=0)),
+        tiering=None,
         cleaning=SimpleNamespace(
             cleaner=SimpleNamespace(
                 metrics=CleanerMetrics(cleanings=3, bytes_freed=700, cpu_s=1.5), uncleanable=["t-0"]

@@ -1,0 +1,114 @@
+"""What one broker shows of tiered storage: counters of its bucket, and bytes in either tier by topic.
+
+Who uses it: `server.metrics`, at each scrape on the event loop. Only leaders count: sums over brokers are those of topics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from strandline_tiered.leadership import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.core import Metric
+
+    from strandline_broker.server.tiering import TierFigures, Tiering
+
+
+@dataclass(slots=True)
+class TopicTier:
+    """What of a topic is led here: bytes in the bucket, bytes that are not there yet, and how old these are."""
+
+    remote_bytes: int = 0
+    unprotected_bytes: int = 0
+    unprotected_age_s: float = 0.0
+    not_loaded: int = 0
+    stuck: int = 0
+
+    def add(self, figures: TierFigures) -> None:
+        """Count a partition."""
+        self.stuck += figures.phase == Phase.STUCK.value
+        if figures.remote_end < 0:
+            self.not_loaded += 1
+            return
+        self.remote_bytes += figures.remote_bytes
+        self.unprotected_bytes += figures.unprotected_bytes
+        self.unprotected_age_s = max(self.unprotected_age_s, figures.unprotected_age_ms / 1000)
+
+
+@dataclass(slots=True)
+class TierTotals:
+    """Everything that one scrape shows of tiered storage, as plain values."""
+
+    uploads: int = 0
+    uploaded_bytes: int = 0
+    uploads_under_way: int = 0
+    failures: int = 0
+    reads: int = 0
+    read_bytes: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
+    cache_bytes: int = 0
+    topics: dict[str, TopicTier] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tiering: Tiering) -> TierTotals:
+        """Copy the counters."""
+        uploader, reader = tiering.uploader, tiering.reader
+        totals = cls(
+            uploads=uploader.uploads,
+            uploaded_bytes=uploader.uploaded_bytes,
+            uploads_under_way=uploader.under_way,
+            failures=tiering.failures + sum(archiver.failures for archiver in tiering),
+            reads=reader.requests,
+            read_bytes=reader.read_bytes,
+            cache_hits=reader.hits,
+            cache_misses=reader.misses,
+            cache_bytes=reader.kept_bytes,
+        )
+        for archiver in tiering:
+            figures = tiering.figures(archiver.partition)
+            if figures is not None:
+                totals.topics.setdefault(archiver.partition.topic, TopicTier()).add(figures)
+        return totals
+
+
+def tier_metrics(totals: TierTotals) -> Iterator[Metric]:
+    """Yield every metric."""
+    for kind, name, text, value in (
+        (CounterMetricFamily, "uploads", "Segments uploaded.", totals.uploads),
+        (CounterMetricFamily, "uploaded_bytes", "Bytes of uploaded segments.", totals.uploaded_bytes),
+        (GaugeMetricFamily, "uploads_under_way", "Segments being uploaded.", totals.uploads_under_way),
+        (
+            CounterMetricFamily,
+            "failures",
+            "Steps of archiving that failed and are tried again.",
+            totals.failures,
+        ),
+        (CounterMetricFamily, "reads", "Ranges read from the bucket.", totals.reads),
+        (CounterMetricFamily, "read_bytes", "Bytes read from the bucket.", totals.read_bytes),
+        (CounterMetricFamily, "cache_hits", "Times that what was needed was at hand.", totals.cache_hits),
+        (CounterMetricFamily, "cache_misses", "Times that it had to be read.", totals.cache_misses),
+        (GaugeMetricFamily, "cache_bytes", "Memory of what was read and is kept.", totals.cache_bytes),
+    ):
+        yield kind(f"strandline_tier_{name}", text, value)
+    for name, text, attribute in (
+        ("remote_bytes", "Bytes of log in the bucket.", "remote_bytes"),
+        ("unprotected_bytes", "Bytes of log that are not in the bucket yet.", "unprotected_bytes"),
+        (
+            "unprotected_age_seconds",
+            "Age of the oldest segment that is not in the bucket.",
+            "unprotected_age_s",
+        ),
+        ("not_loaded_partitions", "Led partitions whose part in the bucket is not known yet.", "not_loaded"),
+        ("stuck_partitions", "Led partitions that are not tiered until somebody looks after them.", "stuck"),
+    ):
+        family = GaugeMetricFamily(f"strandline_tier_{name}", text, labels=("topic",))
+        for topic, one in totals.topics.items():
+            family.add_metric((topic,), getattr(one, attribute))
+        yield family

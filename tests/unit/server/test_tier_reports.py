@@ -1,0 +1,123 @@
+"""What a broker shows of tiered storage, in /v1/partitions and in its metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any, cast
+from uuid import UUID
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.registry import Collector
+from tests.unit.replica.tiered_support import KEYS, led, sealed
+
+from strandline_broker.replica.partition import Partition
+from strandline_broker.seams.clock import ManualClock
+from strandline_broker.seams.threads import SystemThreads
+from strandline_broker.server.config import load
+from strandline_broker.server.partition_report import RateSampler, report
+from strandline_broker.server.tier_metrics import TierTotals, tier_metrics
+from strandline_broker.server.tiering import Tiering, unprotected_bytes
+from strandline_tiered.memory_store import MemoryStore
+
+
+class Replicas:
+    """Leads one partition, or nothing."""
+
+    def __init__(self, *partitions: Partition) -> None:
+        self._partitions = partitions
+
+    def led(self) -> list[tuple[tuple[UUID, int], Partition]]:
+        return [((KEYS.topic_id, 0), partition) for partition in self._partitions]
+
+
+def tiering_of(incarnation: str = "i") -> Tiering:
+    return Tiering(
+        load(None, ["broker_id=0", "data_dir=/d", "store=sqlite:/s"], {}),
+        MemoryStore(),
+        cluster_id=str(KEYS.cluster_id),
+        incarnation=incarnation,
+        clock=ManualClock(),
+        rng=random.Random(1),
+        threads=SystemThreads(),
+        request_sync=lambda partition: None,
+    )
+
+
+async def settle(tiering: Tiering) -> None:
+    for archiver in tiering:
+        while archiver._tasks:
+            await asyncio.wait(archiver._tasks)
+            await asyncio.sleep(0)
+
+
+def test_reports_say_what_is_where() -> None:
+    async def test() -> None:
+        partition = led()
+        partition.start_tiering()
+        tiering = tiering_of()
+        (row,) = report([partition], RateSampler(), 0.0, tiering)
+        assert (row["localLogStartOffset"], row["tieredThrough"]) == (0, 0)
+        assert "tier" not in row, "no archiver yet"
+        tiering.roles_changed(cast("Any", Replicas(partition)))
+        (row,) = report([partition], RateSampler(), 0.0, tiering)
+        assert row["tier"]["state"] == "claiming"
+        assert row["tier"]["remoteBytes"] == -1
+        await settle(tiering)
+        (row,) = report([partition], RateSampler(), 0.0, tiering)
+        log = partition.log
+        assert row["tieredThrough"] == log.active.base_offset
+        assert row["tier"]["state"] == "ready"
+        assert row["tier"]["remoteBytes"] == log.size_bytes - log.active.size
+        assert row["tier"]["remoteEndOffset"] == log.active.base_offset
+        assert row["tier"]["unprotectedBytes"] == log.active.size
+        assert "problem" not in row["tier"]
+        totals = TierTotals.of(tiering)
+        assert (totals.uploads, totals.failures) == (len(sealed(partition)), 0)
+        assert totals.topics["t"].remote_bytes == log.size_bytes - log.active.size
+
+        class Shown(Collector):
+            def collect(self) -> Any:
+                return tier_metrics(totals)
+
+        registry = CollectorRegistry()
+        registry.register(Shown())
+        text = generate_latest(registry).decode()
+        assert f"strandline_tier_uploads_total {float(totals.uploads)}" in text
+        assert f'strandline_tier_unprotected_bytes{{topic="t"}} {float(log.active.size)}' in text
+        tiering.roles_changed(cast("Any", Replicas()))
+        assert list(tiering) == []
+        assert TierTotals.of(tiering).topics == {}
+        await tiering.close()
+
+    asyncio.run(test())
+
+
+def test_an_epoch_is_begun_once() -> None:
+    async def test() -> None:
+        partition = led()
+        partition.start_tiering()
+        tiering = tiering_of()
+        for state in ("claiming", "listing"):
+            tiering.roles_changed(cast("Any", Replicas(partition)))
+            (archiver,) = tiering
+            assert archiver.state.phase.value == state
+            assert archiver.copies is (state == "claiming")
+            await settle(tiering)
+            tiering.roles_changed(cast("Any", Replicas()))
+        await tiering.close()
+        other = tiering_of("another life")
+        other.roles_changed(cast("Any", Replicas(partition)))
+        (archiver,) = other
+        assert archiver.state.phase.value == "listing", "the epoch was given to somebody else"
+        await other.close()
+
+    asyncio.run(test())
+
+
+def test_unprotected_is_what_lies_behind_the_end() -> None:
+    log = led().log
+    assert unprotected_bytes(log, 0) == log.size_bytes
+    third = log.segments[2].base_offset
+    assert unprotected_bytes(log, third) == log.size_bytes - sum(one.size for one in log.segments[:2])
+    assert unprotected_bytes(log, log.active.base_offset) == log.active.size
