@@ -27,6 +27,7 @@ from strandline_operator.cli.processes import BrokerProcess, broker_command, sto
 
 # The listener between brokers: on a free port, which others learn from the Lease.
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - recognised, not bound to
+_S3 = "s3://"
 _LISTENER = re.compile(r"([A-Za-z0-9_-]+)://[^/\s,]+:([0-9]{1,5})")
 # Settings that the other options decide, and the option to use instead.
 _RESERVED = {
@@ -42,6 +43,8 @@ _RESERVED = {
     "http_host": "--host",
     "http_port": "--port",
     "flush": "--flush",
+    "tiering_bucket": "--bucket",
+    "tiering_endpoint_url": "--endpoint-url",
     "rack": "--racks",
     "broker_rack": "--racks",
 }
@@ -63,6 +66,18 @@ class DevOptions:
     ports: list[tuple[int, int]]
     resumed: bool
     racks: tuple[str, ...] = ()
+    bucket: str = ""
+    """As brokers are told: `s3://NAME[/PREFIX]`, or `dir:PATH`."""
+    endpoint_url: str | None = None
+
+    @property
+    def tiering(self) -> dict[str, str]:
+        """What the Cluster says of its bucket; a directory has no name that it could say."""
+        if not self.bucket.startswith(_S3):
+            return {"bucket": "directory"}
+        name, _, prefix = self.bucket.removeprefix(_S3).partition("/")
+        parts = {"bucket": name, "prefix": prefix.strip("/"), "endpointUrl": self.endpoint_url or ""}
+        return {key: value for key, value in parts.items() if value}
 
     @property
     def bootstrap(self) -> str:
@@ -94,7 +109,11 @@ class DevOptions:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of Cluster and Topic manifests to apply and to follow.",
 )
-@click.option("--bucket", metavar="DIR|s3://NAME[/PREFIX]", help="Object store for tiered records.")
+@click.option(
+    "--bucket",
+    metavar="DIR|s3://NAME[/PREFIX]",
+    help="Where sealed segments go; default: bucket/ in --data-dir. Always the same one for the same --data-dir.",
+)
 @click.option(
     "--endpoint-url", metavar="URL", help="Address of an S3-compatible server, with --bucket s3://..."
 )
@@ -167,6 +186,8 @@ def dev(
             plain=plain or not sys.stdout.isatty(),
             ports=choose_ports(host, port, brokers),
             resumed=layout.store_file.exists(),
+            bucket=bucket_of(bucket, layout),
+            endpoint_url=endpoint_url,
         )
         former = former_incarnations(layout) if options.resumed else {}
         _warn_of_missing_brokers(options)
@@ -205,11 +226,20 @@ def make_processes(options: DevOptions) -> list[BrokerProcess]:
             f"http_host={options.host or '0.0.0.0'}",  # noqa: S104 - the user's choice
             f"http_port={http}",
             f"flush={options.flush}",
+            f"tiering_bucket={options.bucket}",
+            *([f"tiering_endpoint_url={options.endpoint_url}"] if options.endpoint_url else []),
             *([f"rack={options.racks[broker_id % len(options.racks)]}"] if options.racks else []),
             *settings,
         ]
         processes.append(BrokerProcess(broker_id, broker_command(assignments), options.data_dir, environment))
     return processes
+
+
+def bucket_of(bucket: str | None, layout: DataDir) -> str:
+    """Return what `--bucket` means, as brokers are told it."""
+    if bucket is not None and bucket.startswith(_S3):
+        return bucket
+    return f"dir:{Path(bucket).absolute() if bucket is not None else layout.bucket_dir}"
 
 
 def racks_of(text: str) -> tuple[str, ...]:
@@ -275,15 +305,8 @@ def former_incarnations(layout: DataDir) -> dict[int, str]:
 def _check_bucket(bucket: str | None, endpoint_url: str | None) -> None:
     if endpoint_url is not None and not (bucket or "").startswith("s3://"):
         raise click.UsageError("--endpoint-url needs --bucket s3://NAME[/PREFIX]")
-    if bucket is not None and bucket.startswith("s3://"):
-        raise click.ClickException(
-            f"--bucket {bucket}: this version keeps all records on the brokers' volumes and writes to no bucket; leave "
-            "--bucket out"
-        )
-    if bucket is not None:
-        _note(
-            f"--bucket {bucket}: this version keeps all records on the brokers' volumes; nothing is written there"
-        )
+    if bucket is not None and bucket.startswith(_S3) and not bucket.removeprefix(_S3).strip("/"):
+        raise click.UsageError(f"--bucket {bucket}: names no bucket")
 
 
 def _check_assignments(assignments: tuple[str, ...]) -> None:

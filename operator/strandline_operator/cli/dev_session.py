@@ -119,14 +119,15 @@ class DevSession:
             try:
                 old = await self.store.get(CLUSTER, CLUSTER_NAME)
             except NotFound:
-                spec = {"kafkaAdmin": "All", "deletionPolicy": "Retain", **given}
+                tiering = self._options.tiering
+                spec = {"kafkaAdmin": "All", "deletionPolicy": "Retain", "tiering": tiering, **given}
                 if defaults:
                     spec["config"] = defaults
                 with contextlib.suppress(AlreadyExists):
                     await self.store.create(CLUSTER, new_object(CLUSTER, CLUSTER_NAME, spec))
                     return
                 continue
-            spec = {**old["spec"], **given}
+            spec = {"tiering": self._options.tiering, **old["spec"], **given}
             if defaults:
                 spec["config"] = {**(old["spec"].get("config") or {}), **defaults}
             if spec == old["spec"]:

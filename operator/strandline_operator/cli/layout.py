@@ -3,7 +3,7 @@
 DIR/lock            held while a supervisor runs; its pid is in it
 DIR/cluster.db      the cluster store
 DIR/inter-broker.token  the secret by which the brokers know each other
-DIR/bucket/         reserved for tiered storage
+DIR/bucket/         where sealed segments go, unless another bucket is named
 DIR/broker-<i>/     data/, pid (while the process runs), broker.log
 """
 
@@ -40,6 +40,11 @@ class DataDir:
     def store_file(self) -> Path:
         """The SQLite file of the cluster store."""
         return self.path / "cluster.db"
+
+    @property
+    def bucket_dir(self) -> Path:
+        """The directory that serves as bucket."""
+        return self.path / "bucket"
 
     @property
     def token_file(self) -> Path:

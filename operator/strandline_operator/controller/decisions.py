@@ -138,7 +138,4 @@ def _cluster_troubles(world: World) -> list[Trouble]:
         topic_config.validate(defaults, tiering=bool(world.cluster.spec.get("tiering")))
     except (topic_config.InvalidTopicConfig, cluster_settings.InvalidClusterConfig) as error:
         troubles.append(Trouble(Reason.INVALID_CONFIG, f"spec.config: {error}", stalled=True))
-    if world.cluster.spec.get("tiering"):
-        message = "this version keeps all records on the brokers' volumes; remove spec.tiering"
-        troubles.append(Trouble(Reason.NOT_SUPPORTED, message, stalled=True))
     return troubles

@@ -6,6 +6,7 @@ What differs from broker to broker (its id, its name) comes from the pod through
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from strandline_broker.cluster.model import Object
@@ -51,10 +52,22 @@ def broker_settings(blueprint: Blueprint) -> dict[str, Any]:
         "placement_wait_ms": PLACEMENT_WAIT_MS if needs_node(blueprint) else 0,
         "termination_message_file": TERMINATION_MESSAGE_FILE,
     }
+    settings |= _tiering(blueprint.cluster.spec.get("tiering") or {})
     encrypted = [listener for listener in listeners if listener.tls_secret]
     if encrypted:
         for key, file in (("ssl_certificate_file", "tls.crt"), ("ssl_key_file", "tls.key")):
             settings[key] = ",".join(f"{one.name}={TLS_DIRECTORY}/{one.slug}/{file}" for one in encrypted)
+    return settings
+
+
+def _tiering(tiering: Mapping[str, Any]) -> dict[str, str]:
+    if not tiering:
+        return {}
+    prefix = tiering.get("prefix")
+    settings = {"tiering_bucket": f"s3://{tiering['bucket']}{f'/{prefix}' if prefix else ''}"}
+    for key, name in (("tiering_endpoint_url", "endpointUrl"), ("tiering_region", "region")):
+        if tiering.get(name):
+            settings[key] = tiering[name]
     return settings
 
 
