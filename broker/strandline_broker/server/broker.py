@@ -438,6 +438,7 @@ class Broker:
 
     async def _announce_storage(self, writable: bool) -> None:
         if writable:
+            self._view_changed.set()
             self._spawn(self._revive_failed_logs())
         with contextlib.suppress(LeaseLost):
             await self.lease_keeper.update(writable=writable)
@@ -537,10 +538,17 @@ class Broker:
             except OSError as error:
                 # The state is not used then; a disk that works again takes it with the next round.
                 logger.error("the cluster state cannot be kept on disk: %s", error)
-                self.replicas.resign_deposed()
                 self.storage.write_failed(error)
-                await self.storage.wait_writable(RETRY_INTERVAL_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY_INTERVAL_S):
+                        await self._until_writable()
                 self._view_changed.set()
+
+    async def _until_writable(self) -> None:
+        while not self.storage.health.writable:
+            self.replicas.resign_deposed()
+            self._view_changed.clear()
+            await self._view_changed.wait()
 
     async def _expire(self) -> None:
         self.produce.expire()

@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 TRIAL_FILE: Final = "write-trial.tmp"
 TRIAL_INTERVAL_S: Final = 1.0
 HOLD_FIRST_S: Final = 1.0
-HOLD_MAX_S: Final = 60.0
+HOLD_MAX_S: Final = 30.0
 # A failure so soon after the last one ended doubles the time that the disk is not believed.
-RELAPSE_S: Final = 120.0
+RELAPSE_S: Final = 30.0
 # So much must be free again, or a hundredth of a disk where that is less.
 FREE_BYTES: Final = 16 << 20
 
@@ -93,28 +93,17 @@ class StorageWatch:
         self._run_blocking = run_blocking
         self._announce = announce
         self._not_writable = asyncio.Event()
-        self._is_writable = asyncio.Event()
-        self._is_writable.set()
 
     def write_failed(self, error: OSError) -> None:
         """Take note of a write that failed, whatever it was for. Call it on the event loop's thread."""
         if self.health.failed(self._clock.monotonic()):
             logger.error("this broker cannot write, others are asked to do without it: %s", error)
-            self._is_writable.clear()
             self._not_writable.set()
 
     def out_of_space(self, error: OSError) -> None:
         """Take note of a failure that may be one of reading, if it is plainly one of writing."""
         if error.errno in _NO_SPACE:
             self.write_failed(error)
-
-    async def wait_writable(self, timeout_s: float) -> None:
-        """Return when the disk is writable, and no later than `timeout_s`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._is_writable.wait()
-        except TimeoutError:
-            pass
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -131,7 +120,6 @@ class StorageWatch:
                     self.health.succeeded(self._clock.monotonic())
             logger.warning("this broker can write again")
             self._not_writable.clear()
-            self._is_writable.set()
             await self._tell(writable=True)
 
     async def _tell(self, *, writable: bool) -> None:
