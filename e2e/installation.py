@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import kubernetes
 from e2e.environment import CHART, ROOT
@@ -13,6 +13,7 @@ from e2e.kube import Kube, wait_for
 RELEASE = "strandline"
 CLIENT_POD = "client"
 EXAMPLES = (ROOT / "examples" / "cluster.yaml", ROOT / "examples" / "topic.yaml")
+FIRST_ACK = ROOT / "e2e" / "client" / "first_ack.py"
 _GONE_S = 180.0
 
 
@@ -82,7 +83,7 @@ def start_client(kube: Kube, namespace: str) -> None:
 
 
 def in_client(
-    kube: Kube, namespace: str, *command: str, stdin: str | None = None, timeout_s: float = 600
+    kube: Kube, namespace: str, *command: str, stdin: IO[bytes] | None = None, timeout_s: float = 600
 ) -> str:
     """Run a program in that pod; return what it printed. Raises AssertionError with its complaint."""
     options = ("--stdin",) if stdin is not None else ()
@@ -99,12 +100,19 @@ def in_client(
     )
 
 
+def copy_to_client(kube: Kube, namespace: str, path: Path) -> None:
+    """Copy a file into the folder `/data` of that pod."""
+    with path.open("rb") as content:
+        in_client(kube, namespace, "sh", "-c", f"cat > /data/{path.name}", stdin=content)
+
+
 def apply_examples(kube: Kube, namespace: str) -> float:
     """Apply the examples as they are; return the seconds until a client in a pod had its first record acknowledged.
 
     The client is there before, and nothing else: what is measured is operator, scheduler, kubelets and brokers.
     """
-    program = ("python3", "-m", "strandline_e2e_client.first_ack", "demo-bootstrap:9092", "hello")
+    copy_to_client(kube, namespace, FIRST_ACK)
+    program = ("python3", f"/data/{FIRST_ACK.name}", "demo-bootstrap:9092", "hello")
     with kube.start_kubectl("exec", "--namespace", namespace, CLIENT_POD, "--", *program) as client:
         assert client.stdout is not None
         assert client.stdout.readline().strip() == "waiting"

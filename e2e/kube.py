@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import kubernetes
 from e2e.environment import Environment
@@ -27,8 +27,8 @@ class Kube:
         self.apps = kubernetes.client.AppsV1Api(api)
         self._custom = kubernetes.client.CustomObjectsApi(api)
 
-    def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 120.0) -> str:
-        """Run kubectl; return what it printed. Raises AssertionError with its complaint."""
+    def kubectl(self, *arguments: str, stdin: IO[bytes] | None = None, timeout_s: float = 120.0) -> str:
+        """Run kubectl, on the file `stdin`; return what it printed. Raises AssertionError with its complaint."""
         return self._run(self.environment.kubectl, arguments, stdin, timeout_s)
 
     def helm(self, *arguments: str, timeout_s: float = 300.0) -> str:
@@ -47,10 +47,12 @@ class Kube:
     def _access(self) -> tuple[str, ...]:
         return ("--kubeconfig", str(self.environment.kubeconfig))
 
-    def _run(self, program: str, arguments: tuple[str, ...], stdin: str | None, timeout_s: float) -> str:
+    def _run(
+        self, program: str, arguments: tuple[str, ...], stdin: IO[bytes] | None, timeout_s: float
+    ) -> str:
         done = subprocess.run(
             [program, *self._access(), *arguments],
-            input=stdin,
+            stdin=stdin if stdin is not None else subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=timeout_s,

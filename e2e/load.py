@@ -29,6 +29,7 @@ class Underway:
     """
 
     def __init__(self, demo: Demo, *, records_per_s: int = 100) -> None:
+        self.partitions = PARTITIONS
         self.topic = f"load-{uuid.uuid4().hex[:8]}"
         bootstrap = demo.outside()
         plan = Plan(

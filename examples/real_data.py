@@ -318,10 +318,13 @@ CLIENTS: tuple[type[Client], ...] = (Confluent, KafkaPython)
 class Run:
     """One source, one topic per producing client, compared as read by every client."""
 
-    def __init__(self, bootstrap: str, source: Source, partitions: int, limit: int | None) -> None:
+    def __init__(
+        self, bootstrap: str, source: Source, partitions: int, replicas: int, limit: int | None
+    ) -> None:
         self._bootstrap = bootstrap
         self._source = source
         self._partitions = partitions
+        self._replicas = replicas
         self._limit = limit
         self._admin = AdminClient({"bootstrap.servers": bootstrap})
 
@@ -333,7 +336,10 @@ class Run:
         """Create a topic through the admin API and wait for the answer."""
         # Timestamps lie in the past: without this, retention may delete the records at once.
         wanted = NewTopic(
-            topic, num_partitions=self._partitions, replication_factor=1, config={"retention.ms": "-1"}
+            topic,
+            num_partitions=self._partitions,
+            replication_factor=self._replicas,
+            config={"retention.ms": "-1"},
         )
         for future in self._admin.create_topics([wanted], operation_timeout=30).values():
             future.result(60)
@@ -407,6 +413,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bootstrap", default="localhost:9092", help="host:port[,...] (default %(default)s)")
     parser.add_argument("--file", type=Path, help="a Debian package index (plain, .gz, .xz, .bz2 or .lz4)")
     parser.add_argument("--partitions", type=int, default=6)
+    parser.add_argument("--replicas", type=int, default=1)
     parser.add_argument("--limit", type=int, help="at most so many packages")
     parser.add_argument("--keep", action="store_true", help="do not delete the topics at the end")
     options = parser.parse_args(arguments)
@@ -418,7 +425,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    run = Run(options.bootstrap, source, options.partitions, options.limit)
+    run = Run(options.bootstrap, source, options.partitions, options.replicas, options.limit)
     print(f"source: {source.name}; {options.partitions} partitions at {options.bootstrap}")
     topics: list[str] = []
     try:

@@ -51,7 +51,7 @@ def test_a_difference_is_noticed(cluster: Cluster, lie: str) -> None:
     source = find_source(None)
     if source is None:
         pytest.skip("no package index on this machine")
-    program = Run(cluster.bootstrap, source, partitions=3, limit=100)
+    program = Run(cluster.bootstrap, source, partitions=3, replicas=1, limit=100)
     topic = cluster.new_topic(partitions=3)
     program.send(Confluent(cluster.bootstrap), topic)
     program.compare(Confluent(cluster.bootstrap), topic)

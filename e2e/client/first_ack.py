@@ -1,6 +1,6 @@
 """Produce to a topic from the moment it can be reached, and say when the first record was acknowledged.
 
-    python -m strandline_e2e_client.first_ack demo-bootstrap:9092 hello
+    python first_ack.py demo-bootstrap:9092 hello
 
 Started before the cluster exists. Prints `waiting`, then `acknowledged PARTITION OFFSET EPOCH_SECONDS`, and ends; the
 exit status is 1 after ten minutes without an acknowledgement.
@@ -44,6 +44,8 @@ def main(bootstrap: str, topic: str) -> int:
             "reconnect.backoff.ms": 20,
             "reconnect.backoff.max.ms": 100,
             "retry.backoff.ms": 20,
+            # Until a node knows a new Service, what is sent to its address is lost.
+            "socket.connection.setup.timeout.ms": 1000,
             "topic.metadata.refresh.fast.interval.ms": 50,
             # The topic is announced a moment after the brokers.
             "topic.metadata.propagation.max.ms": 600_000,

@@ -1,1 +1,0 @@
-"""Programs that run in a pod beside the cluster under test: `first_ack`."""
