@@ -69,6 +69,10 @@ def test_the_bucket_of_the_example_is_the_one_that_its_server_has() -> None:
     (maker,) = server["Job"]["spec"]["template"]["spec"]["containers"]
     assert f"mb --ignore-existing s3/{tiering['bucket']}" in maker["command"][-1]
     assert tiering["endpointUrl"] in maker["command"][-1]
+    blueprint = Blueprint(cluster_of(cluster["spec"], "tiered"), "shop", SETTINGS, 3)
+    settings = named(children(blueprint), "ConfigMap", blueprint.config_map)["data"]["broker.yaml"]
+    assert f'tiering_bucket: "s3://{tiering["bucket"]}"' in settings
+    assert f'tiering_endpoint_url: "{tiering["endpointUrl"]}"' in settings
     labels = server["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"].items() <= labels.items()
 
