@@ -10,13 +10,13 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from examples.real_data import find_source
 
 from e2e.demo import Demo
 from e2e.environment import ROOT
 from e2e.installation import copy_to_client, in_client
 from e2e.kube import Kube, condition, is_ready
 from e2e.measured import Measured
-from examples.real_data import find_source
 
 pytestmark = pytest.mark.e2e
 

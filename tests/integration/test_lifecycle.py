@@ -71,9 +71,7 @@ class HeldStore:
 
 async def crash(broker: Broker) -> None:
     """End a broker as `kill -9` does, as far as that goes inside one process: nothing is written, nothing said."""
-    for task in broker._tasks:
-        task.cancel()
-    await asyncio.gather(*broker._tasks, return_exceptions=True)
+    await broker.tasks.cancel()
     await broker.replication.fetchers.close()
     if broker.tiering is not None:
         await broker.tiering.close()

@@ -51,12 +51,13 @@ from strandline_broker.server.placement import PlacementFile
 from strandline_broker.server.producer_ids import ProducerIds
 from strandline_broker.server.replication import Replication, Throttles, load_attempts, make_fetchers
 from strandline_broker.server.storage_health import StorageWatch
+from strandline_broker.server.tasks import Tasks
 from strandline_broker.server.tiering import Tiering
 from strandline_broker.server.volume import Volume, write_incarnation
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from strandline_broker.api.context import LogDir
     from strandline_broker.cluster.store import ClusterStore
@@ -125,7 +126,7 @@ class Broker:
         # One thread: the log manager wants its blocking calls one at a time. Removals may take long and wait elsewhere.
         self._executor = threads.pool("disk")
         self._removals = threads.pool("disk-removals")
-        self._tasks: list[asyncio.Task[None]] = []
+        self.tasks = Tasks(self._loop)
         self._view_changed = asyncio.Event()
         self.view = ClusterView(store, config.cluster_name, rng=rng)
         self.logs = LogManager(
@@ -183,7 +184,7 @@ class Broker:
         knows_cluster = self._volume.load_view(self.view)
         self._make_handlers()
         self._stop_listening = self.view.on_change(self._on_view_change)
-        self._spawn(self.view.run())
+        self.tasks.spawn(self.view.run())
         await self._hear_of_cluster(knows_cluster)
         await self._placement.wait(config.placement_wait_ms / 1000)
         await self._listen()
@@ -299,20 +300,18 @@ class Broker:
 
     def _start_upkeep(self) -> None:
         config = self.config
-        self._spawn(self.lease_keeper.run())
-        self._spawn(self.storage.run())
-        self._spawn(self.replication.keeper.run())
-        self._spawn(self._producer_ids.refill())
+        self.tasks.spawn(self.lease_keeper.run())
+        self.tasks.spawn(self.storage.run())
+        self.tasks.spawn(self.replication.keeper.run())
+        self.tasks.spawn(self._producer_ids.refill())
         if self.tiering is not None:
-            self._spawn(self.tiering.run())
-        self._spawn(self._every(_EXPIRY_INTERVAL_S, self._expire))
-        self._spawn(self._every(config.log_retention_check_interval_ms / 1000, self._sweep))
-        self._spawn(
-            self._every(config.replica_high_watermark_checkpoint_interval_ms / 1000, self._checkpoint)
-        )
-        self._spawn(self._every(RETRY_INTERVAL_S, self._revive_failed_logs))
+            self.tasks.spawn(self.tiering.run())
+        self.tasks.every(_EXPIRY_INTERVAL_S, self._expire)
+        self.tasks.every(config.log_retention_check_interval_ms / 1000, self._sweep)
+        self.tasks.every(config.replica_high_watermark_checkpoint_interval_ms / 1000, self._checkpoint)
+        self.tasks.every(RETRY_INTERVAL_S, self._revive_failed_logs)
         if config.placement_file:
-            self._spawn(self._every(PLACEMENT_CHECK_INTERVAL_S, self._follow_placement))
+            self.tasks.every(PLACEMENT_CHECK_INTERVAL_S, self._follow_placement)
 
     async def _hear_of_cluster(self, knows_cluster: bool) -> None:
         """Learn what the cluster is now, before any client can ask.
@@ -337,7 +336,7 @@ class Broker:
                 (acquiring,), timeout=_STALE_AFTER_S if self.view.fresh_since is not None else 0.0
             )
             await self.replicas.reconcile()
-            self._spawn(self._follow_view())
+            self.tasks.spawn(self._follow_view())
             await acquiring
         finally:
             acquiring.cancel()
@@ -362,7 +361,7 @@ class Broker:
             self._sasl = await SaslService.open(
                 self.config, clock=self.clock, rng=self.rng, threads=self._threads
             )
-            self._spawn(self._every(USERS_CHECK_INTERVAL_S, self._sasl.check_users))
+            self.tasks.every(USERS_CHECK_INTERVAL_S, self._sasl.check_users)
         for listener in listeners:
             await self.server.open(listener.config(self._guard_of(listener)))
 
@@ -375,7 +374,7 @@ class Broker:
                 self.config, clock=self.clock, rng=self.rng, executor=self._executor
             )
             self._peers = self._inter_broker.peers(self._network)
-            self._spawn(self._every(TOKEN_CHECK_INTERVAL_S, self._inter_broker.check_token))
+            self.tasks.every(TOKEN_CHECK_INTERVAL_S, self._inter_broker.check_token)
         else:
             warn_once_others_appear(self.view)
 
@@ -439,7 +438,7 @@ class Broker:
     async def _announce_storage(self, writable: bool) -> None:
         if writable:
             self._view_changed.set()
-            self._spawn(self._revive_failed_logs())
+            self.tasks.spawn(self._revive_failed_logs())
         with contextlib.suppress(LeaseLost):
             await self.lease_keeper.update(writable=writable)
 
@@ -456,9 +455,7 @@ class Broker:
         await self.server.close()
         await self._dispatcher.close()
         await self.replication.fetchers.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.tasks.cancel()
         if self.cleaning is not None:
             await self.cleaning.stop()
         if self.tiering is not None:
@@ -519,7 +516,7 @@ class Broker:
         if partition is not None:
             partition.sync_failed()
             if self.replicas.has_lost(partition):
-                self._spawn(self._revive_failed_logs())
+                self.tasks.spawn(self._revive_failed_logs())
 
     # -- upkeep --------------------------------------------------------------------------------------------------------
 
@@ -584,22 +581,3 @@ class Broker:
         except OSError as error:
             self.storage.out_of_space(error)
             raise
-
-    async def _every(self, interval_s: float, work: Callable[[], Coroutine[object, object, None]]) -> None:
-        while True:
-            await asyncio.sleep(interval_s)
-            try:
-                await work()
-            except Exception:
-                # One failed round of upkeep must not end all later ones.
-                logger.exception("%s failed", work.__name__)
-
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        task = self._loop.create_task(work)
-        task.add_done_callback(_report)
-        self._tasks.append(task)
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        logger.critical("a task of the broker died", exc_info=task.exception())
