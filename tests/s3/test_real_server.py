@@ -14,6 +14,7 @@ from tests.unit.tiered.s3_fault_proxy import Harm, Request, S3FaultProxy
 from tests.unit.tiered.store_contract import MIB, FileLike, StoreContract, keys, pattern, run
 
 from strandline_tiered.object_store import AlreadyThere, ObjectStore, Refused
+from strandline_tiered.probe import probe
 from strandline_tiered.retrying_store import RetryingStore, RetryPolicy
 from strandline_tiered.s3_config import MIN_PART_BYTES, S3Config
 from strandline_tiered.s3_store import S3Store
@@ -137,6 +138,17 @@ def test_a_read_survives(bucket: str, prefix: str, harm: Harm) -> None:
             assert await store.get("a", 1000, 2_000_000) == data[1000:2_000_000]
             assert proxy.harmed == [harm]
             await store.close()
+
+    run(scenario())
+
+
+def test_the_probe_finds_what_the_server_can_do(bucket: str, prefix: str) -> None:
+    async def scenario() -> None:
+        store = store_of(bucket, prefix)
+        found = await probe(store, large_bytes=6 * MIB)
+        print(f"{os.environ['AWS_ENDPOINT_URL_S3']}: {found}; {found.describe()}")  # noqa: T201 - shown by -rP
+        assert found.usable
+        await store.close()
 
     run(scenario())
 

@@ -125,7 +125,7 @@ def test_a_damaged_file_is_dropped(tmp_path: Path, harm: str) -> None:
             content = bytearray(next(p for p in files(tmp_path) if p != path).read_bytes())
         elif harm == "flip":
             content[500] ^= 1
-        path.write_bytes({"cut": bytes(content[:700]), "empty": b""}.get(harm, bytes(content)))
+        path.write_bytes(content[: {"cut": 700, "empty": 0}.get(harm)])
         assert await disk.load(name(1)) is None
         assert disk.damaged == 1
         await disk.close()

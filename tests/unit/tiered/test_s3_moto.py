@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.unit.tiered.moto_server import create_bucket, moto_server
 from tests.unit.tiered.s3_fault_proxy import Harm, Request, S3FaultProxy
+from tests.unit.tiered.segment_objects import companions_of, info_of
 from tests.unit.tiered.store_contract import MIB, FileLike, StoreContract, keys, pattern, run
 
 from strandline_tiered.object_store import (
@@ -25,9 +26,12 @@ from strandline_tiered.object_store import (
     SourceFailed,
     Unavailable,
 )
+from strandline_tiered.probe import probe
+from strandline_tiered.remote_reader import ReaderConfig, RemoteReader, SegmentRef
 from strandline_tiered.retrying_store import RetryingStore, RetryPolicy
 from strandline_tiered.s3_config import MIN_PART_BYTES, S3Config
 from strandline_tiered.s3_store import S3Store
+from strandline_tiered.segment_object import build
 
 _numbers = itertools.count()
 
@@ -306,5 +310,62 @@ def test_keys_are_in_the_bucket_as_they_are_named(endpoint: str, bucket: str) ->
         assert await keys(whole, "") == []
         await store.close()
         await whole.close()
+
+    run(scenario())
+
+
+def test_the_probe_finds_what_the_server_can_do(endpoint: str, bucket: str) -> None:
+    async def scenario() -> None:
+        store = store_of(endpoint, bucket)
+        found = await probe(store, large_bytes=6 * MIB)
+        assert found.describe() == "reachable; conditional writes honoured; uploads in parts work"
+        assert await keys(store, "") == []
+        await store.close()
+        nowhere = store_of(endpoint, "nowhere")
+        assert (await probe(nowhere)).reason == "NoSuchBucket"
+        await nowhere.close()
+
+    run(scenario())
+
+
+def test_a_segment_is_read_through_everything_that_can_happen_to_answers(endpoint: str, bucket: str) -> None:
+    log = pattern(9 * MIB + 77)
+    made = build(info_of(100, 40), FileLike(log), companions_of(40))
+    harms = [
+        Harm.FLIPPED_BIT,
+        Harm.SLOW_DOWN,
+        Harm.RESET_IN_BODY,
+        None,
+        Harm.SHORT_BODY,
+        Harm.FLIPPED_BIT,
+        Harm.CLOSED_IN_BODY,
+        Harm.GARBAGE,
+        Harm.STALL,
+        Harm.RESET_BEFORE,
+        Harm.SERVER_ERROR,
+        Harm.LOST_ANSWER,
+    ]
+
+    async def scenario() -> None:
+        direct = store_of(endpoint, bucket)
+        await direct.put("s", made)
+        await direct.close()
+        proxy = S3FaultProxy(endpoint, harms, of_method("GET"))
+        async with proxy.serving() as address:
+            store = quick(store_of(address, bucket))
+            config = ReaderConfig(memory_bytes=16 * MIB, chunk_bytes=MIB, max_requests=4)
+            reader = RemoteReader(store, config)
+            segment = SegmentRef("s", made.size, made.log_bytes)
+            position = 0
+            while position < segment.log_bytes:
+                data = await reader.read(segment, position, 700_000)
+                assert data == log[position : position + 700_000]
+                position += len(data)
+            assert await reader.locate(segment, 113) == 12_000
+            assert len(proxy.harmed) == len(harms) - 1
+            assert reader.counters.damaged >= 1
+            assert reader.counters.failures == 0
+            await reader.close()
+            await store.close()
 
     run(scenario())
