@@ -9,7 +9,14 @@ from tests.fuzz.target import Target
 
 from strandline_tiered.envelope import HEADER_SIZE, FormatError, seal
 from strandline_tiered.epochs import EpochStart
-from strandline_tiered.keys import ManifestName, PartitionKeys, SegmentName, parse_key
+from strandline_tiered.keys import (
+    ManifestName,
+    OffsetsName,
+    PartitionKeys,
+    SegmentName,
+    TopicManifestName,
+    parse_key,
+)
 from strandline_tiered.manifest import Entry, empty_manifest
 from strandline_tiered.manifest_events import Spilled, Stamped, Uploaded, apply
 from strandline_tiered.manifest_format import (
@@ -21,6 +28,16 @@ from strandline_tiered.manifest_format import (
     encode_page,
     make_page,
 )
+from strandline_tiered.offsets_snapshot import MAGIC as OFFSETS_MAGIC
+from strandline_tiered.offsets_snapshot import (
+    CommittedOffset,
+    OffsetsSnapshot,
+    TopicPartition,
+    decode_offsets,
+    encode_offsets,
+)
+from strandline_tiered.topic_manifest import MAGIC as TOPIC_MAGIC
+from strandline_tiered.topic_manifest import TopicManifest, decode_topic_manifest, encode_topic_manifest
 
 _KEYS = PartitionKeys(UUID(int=1), "orders", UUID(int=2), 3)
 
@@ -52,6 +69,29 @@ def page(data: bytes) -> None:
     assert encode_page(decode_page(data)) == data
 
 
+def topic_manifest(data: bytes) -> None:
+    found = decode_topic_manifest(data)
+    assert decode_topic_manifest(encode_topic_manifest(found)) == found
+
+
+def offsets(data: bytes) -> None:
+    found = decode_offsets(data)
+    assert decode_offsets(encode_offsets(found)) == found
+
+
+_TOPIC_MANIFEST = encode_topic_manifest(
+    TopicManifest("orders", UUID(int=2), TopicManifestName(4, 2), 1, 3, 3, {"a": "b"}, deleted_at_ms=5)
+)
+_OFFSETS = encode_offsets(
+    OffsetsSnapshot(
+        1,
+        OffsetsName(4, 2),
+        9,
+        {"g": {TopicPartition("orders", 0): CommittedOffset(5, 1, "m", 7, -1, UUID(int=2))}},
+    )
+)
+
+
 def _sealed(magic: bytes, decode: Callable[[bytes], None]) -> Callable[[bytes], None]:
     def run(body: bytes) -> None:
         decode(seal(magic, 1, body))
@@ -72,5 +112,14 @@ TIERED_TARGETS = (
     Target("manifest-body", _sealed(MANIFEST_MAGIC, manifest), (FormatError,), (MANIFEST[HEADER_SIZE:],)),
     Target("manifest-page", page, (FormatError,), (PAGE,)),
     Target("manifest-page-body", _sealed(PAGE_MAGIC, page), (FormatError,), (PAGE[HEADER_SIZE:],)),
+    Target("topic-manifest", topic_manifest, (FormatError,), (_TOPIC_MANIFEST,)),
+    Target(
+        "topic-manifest-body",
+        _sealed(TOPIC_MAGIC, topic_manifest),
+        (FormatError,),
+        (_TOPIC_MANIFEST[HEADER_SIZE:],),
+    ),
+    Target("group-offsets", offsets, (FormatError,), (_OFFSETS,)),
+    Target("group-offsets-body", _sealed(OFFSETS_MAGIC, offsets), (FormatError,), (_OFFSETS[HEADER_SIZE:],)),
     Target("object-key", key, (UnicodeDecodeError,), (_KEYS.key(ManifestName(1, 2)).encode(),)),
 )

@@ -99,8 +99,11 @@ def uncollected(state: Leadership, names: tuple[Name, ...], rules: Rules = RULES
     """
     published = state.published
     assert published is not None
-    old = [name for name in names if rules.is_collectable(name.leader_epoch, state.leader_epoch)]
-    records = [name for name in old if isinstance(name, ManifestName | ClaimName)]
+    records = [
+        name
+        for name in names
+        if isinstance(name, ManifestName | ClaimName) and name.leader_epoch < state.leader_epoch
+    ]
     if any(isinstance(name, ManifestName) for name in records):
         return tuple(records)
     referenced: set[Name] = set()
@@ -112,8 +115,9 @@ def uncollected(state: Leadership, names: tuple[Name, ...], rules: Rules = RULES
                 hidden_below = max(hidden_below, part.end_offset)
     objects = [
         name
-        for name in old
-        if name not in referenced
+        for name in names
+        if rules.is_collectable(name.leader_epoch, state.leader_epoch)
+        and name not in referenced
         and (
             isinstance(name, PageName) or (isinstance(name, SegmentName) and name.base_offset >= hidden_below)
         )
