@@ -110,7 +110,7 @@ def test_what_is_only_in_the_bucket_is_read_as_if_it_were_here(tmp_path: Path) -
                 if "t-0" in log.directory
             } == {True}
             assert leader.tiering is not None
-            assert leader.tiering.reader.read_bytes > 0
+            assert leader.tiering.reader.segments.counters.bytes_read > 0
             await write(three, 100, 130)
             assert await read_all(three, leader) == texts(0, 130)
 

@@ -24,6 +24,7 @@ from strandline_tiered.leadership import Context, LocalLog, Phase
 from strandline_tiered.manifest import Entry
 from strandline_tiered.protocol import begin, step
 from strandline_tiered.protocol_messages import (
+    Deleted,
     Event,
     Failed,
     LogChanged,
@@ -241,6 +242,9 @@ class Archiver:
 
     async def _ask_bucket(self, effect: Any) -> None:
         event = await self._bucket.carry_out(effect)
+        if isinstance(event, Deleted):
+            for name in event.names:
+                self._reader.segments.forget(self.keys.key(name))
         await self._answer(effect, event, self._bucket.last_failure)
 
     async def _upload(self, effect: Upload) -> None:

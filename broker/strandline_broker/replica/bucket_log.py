@@ -1,8 +1,7 @@
-"""A partition's records in the bucket, read with ranged GETs: what `RemoteLog` and `TierBootstrap` promise.
+"""A partition's records in the bucket: what `RemoteLog` and `TierBootstrap` promise, on verified chunks.
 
 An offset is found by the manifest (which object), the offset index in that object's tail (where about), and the batches
-from there on. Tails and pages are kept, the last used ones within a bound, and read once however many wait. Where a reader
-stopped is remembered, so that who reads on asks for exactly what follows.
+from there on. `strandline_tiered.remote_reader` fetches chunks and tails, ahead of who reads on, and keeps them.
 
 Who uses it: `server.tiering` makes one `BucketReader` for a broker, which makes a `BucketLog` for each led partition.
 Errors of the store become RemoteUnavailable; what cannot be decoded, or has a wrong checksum, RemoteCorrupt.
@@ -10,7 +9,7 @@ Errors of the store become RemoteUnavailable; what cannot be decoded, or has a w
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import contextlib
 from typing import TYPE_CHECKING
 
 from strandline_broker.log.producer_snapshot import CorruptSnapshot
@@ -23,93 +22,77 @@ from strandline_broker.replica.remote import (
     RemoteUnavailable,
     TailState,
 )
-from strandline_broker.wire.batch import HEADER_SIZE, MAGIC, crc_ok, iter_records, read_header
+from strandline_broker.wire.batch import HEADER_SIZE, MAGIC, iter_records, read_header
 from strandline_broker.wire.errors import DecodeError
+from strandline_tiered.disk_cache import MAX_PENDING
 from strandline_tiered.envelope import FormatError
 from strandline_tiered.manifest import Entry, PageRef, find_in
 from strandline_tiered.manifest_format import load_page
 from strandline_tiered.object_store import NoSuchObject, ObjectStoreError
-from strandline_tiered.segment_object import FOOTER_BYTES, Tail, parse_footer, parse_tail
+from strandline_tiered.remote_reader import ReaderConfig, RemoteReader, SegmentRef
+from strandline_tiered.segment_object import FOOTER_BYTES, parse_footer, parse_tail
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from strandline_broker.wire.batch import BatchHeader
+    from strandline_tiered.disk_cache import DiskCache
     from strandline_tiered.keys import PartitionKeys
     from strandline_tiered.manifest import Manifest
     from strandline_tiered.object_store import ObjectStore
 
+MIN_MEMORY_BYTES = 24 << 20
+"""The least that a reader makes do with."""
+_CHUNK_BYTES = 4 << 20
+_MAX_REQUESTS = 8
+_PAGE_SHARE = 16
+"""Of the memory, the part for pages of old manifest entries."""
 _SCANNED_BYTES = 256 << 10
-"""Bytes of one GET of who looks for a time."""
+"""Bytes of one step of who looks for a time."""
 _INDEX_SLACK = 8 << 10
-"""About what lies between two entries of an offset index: read besides, where it is not known where a batch begins."""
-_MAX_HINTS = 4096
+"""About what lies between two entries of an offset index: read besides, to find where a batch begins."""
+
+
+def reader_config(memory_bytes: int, *, has_disk: bool) -> ReaderConfig:
+    """Return bounds for `memory_bytes`, MIN_MEMORY_BYTES at least: fewer requests at once where that is little."""
+    room = memory_bytes - (MAX_PENDING * _CHUNK_BYTES if has_disk else 0)
+    requests = max(1, min(_MAX_REQUESTS, room // (2 * _CHUNK_BYTES)))
+    return ReaderConfig(memory_bytes=memory_bytes, chunk_bytes=_CHUNK_BYTES, max_requests=requests)
 
 
 class BucketReader:
-    """What the readers of one broker share. `memory_bytes` bounds the tails and pages that are kept."""
+    """What the readers of one broker share. `memory_bytes` bounds what is kept; `disk` takes what it has no room for."""
 
-    def __init__(self, store: ObjectStore, memory_bytes: int) -> None:
+    def __init__(self, store: ObjectStore, memory_bytes: int, disk: DiskCache | None = None) -> None:
         self._store = store
-        self._tails: BucketCache[Tail] = BucketCache(memory_bytes)
-        self._pages: BucketCache[tuple[Entry, ...]] = BucketCache(max(memory_bytes // 8, 1 << 20))
-        self._hints: OrderedDict[tuple[str, int], int] = OrderedDict()
-        # For metrics.
-        self.requests = 0
-        self.read_bytes = 0
-
-    @property
-    def hits(self) -> int:
-        """Tails and pages that were at hand."""
-        return self._tails.hits + self._pages.hits
-
-    @property
-    def misses(self) -> int:
-        """Tails and pages that had to be read."""
-        return self._tails.misses + self._pages.misses
+        self._disk = disk
+        pages = memory_bytes // _PAGE_SHARE
+        self.segments = RemoteReader(
+            store, reader_config(memory_bytes - pages, has_disk=disk is not None), disk=disk
+        )
+        self._pages: BucketCache[tuple[Entry, ...]] = BucketCache(pages)
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of what is kept."""
-        return self._tails.kept_bytes + self._pages.kept_bytes
+        """Bytes of memory of what is kept."""
+        return self.segments.memory_bytes + self._pages.kept_bytes
+
+    async def close(self) -> None:
+        """End all requests, and what is written to the disk."""
+        await self.segments.close()
+        if self._disk is not None:
+            await self._disk.close()
 
     def log_of(self, keys: PartitionKeys, manifest: Manifest) -> BucketLog:
         """Return the part of one partition, as its leader's manifest has it."""
         return BucketLog(self, keys, manifest)
 
-    async def get(self, key: str, start: int, end: int | None) -> bytes:
-        """Read bytes of an object. Raises RemoteUnavailable, NoSuchObject."""
-        self.requests += 1
-        try:
-            data = await self._store.get(key, start, end)
-        except NoSuchObject:
-            raise
-        except ObjectStoreError as error:
-            raise RemoteUnavailable(f"{key}: {error}") from error
-        self.read_bytes += len(data)
-        return data
-
-    async def tail_of(self, key: str, entry: Entry) -> Tail:
-        """Return the tail of an entry's object. Raises RemoteError, NoSuchObject."""
-
-        async def load() -> tuple[Tail, int]:
-            data = await self.get(key, entry.log_bytes, entry.object_bytes)
-            try:
-                return parse_tail(data, entry.object_bytes), len(data)
-            except FormatError as error:
-                raise RemoteCorrupt(f"{key}: {error}") from error
-
-        return await self._tails.get(key, load)
-
     async def page(self, key: str, page: PageRef) -> tuple[Entry, ...]:
-        """Return the entries of a page. Raises RemoteError, NoSuchObject."""
+        """Return the entries of a page. Raises ObjectStoreError, FormatError."""
 
         async def load() -> tuple[tuple[Entry, ...], int]:
-            data = await self.get(key, 0, None)
-            try:
-                return load_page(page, data), 8 * len(data)
-            except FormatError as error:
-                raise RemoteCorrupt(f"{key}: {error}") from error
+            data = await self._store.get(key)
+            return load_page(page, data), 8 * len(data)
 
         return await self._pages.get(key, load)
 
@@ -117,8 +100,8 @@ class BucketReader:
         """See `TierBootstrap.tail_state`."""
         try:
             size = (await self._store.head(segment_key)).size
-            footer = parse_footer(await self.get(segment_key, max(size - FOOTER_BYTES, 0), size), size)
-            tail = parse_tail(await self.get(segment_key, footer.log_bytes, size), size)
+            footer = parse_footer(await self._store.get(segment_key, max(size - FOOTER_BYTES, 0), size), size)
+            tail = parse_tail(await self._store.get(segment_key, footer.log_bytes, size), size)
             if footer.info.end_offset != offset:
                 raise RemoteCorrupt(f"{segment_key} ends at {footer.info.end_offset}, not at {offset}")
             known = tail.companions
@@ -128,17 +111,6 @@ class BucketReader:
         except ObjectStoreError as error:
             raise RemoteUnavailable(f"{segment_key}: {error}") from error
         return TailState(list(known.epochs), producers)
-
-    def remember(self, key: str, offset: int, position: int) -> None:
-        """Keep in mind where the batch begins that a reader will ask for next."""
-        hints = self._hints
-        hints[(key, offset)] = position
-        if len(hints) > _MAX_HINTS:
-            hints.popitem(last=False)
-
-    def recall(self, key: str, offset: int) -> int | None:
-        """Return where the batch at `offset` begins, if a reader stopped there."""
-        return self._hints.get((key, offset))
 
 
 class BucketLog:
@@ -159,54 +131,53 @@ class BucketLog:
 
     async def read(self, offset: int, max_bytes: int) -> bytes | memoryview:
         """See `RemoteLog.read`."""
-        entry = await self._entry(offset)
-        key = entry.key(self._keys)
-        try:
-            return await self._read(key, entry, offset, max_bytes)
-        except NoSuchObject:
-            raise self._gone(offset, key) from None
+        with self._errors(offset):
+            entry = await self._entry(offset)
+            return await self._read(entry, offset, max_bytes)
 
-    async def _read(self, key: str, entry: Entry, offset: int, max_bytes: int) -> memoryview:
-        reader = self._reader
-        position = reader.recall(key, offset)
-        wanted = max_bytes
-        if position is None:
-            tail = await reader.tail_of(key, entry)
-            position = max(tail.position_of(offset), entry.start_position)
-            wanted += _INDEX_SLACK
-        while True:
-            data = memoryview(
-                await reader.get(key, position, min(position + max(wanted, HEADER_SIZE), entry.log_bytes))
-            )
-            start, end, needed = _cut(key, position, data, offset, max_bytes)
+    async def _read(self, entry: Entry, offset: int, max_bytes: int) -> memoryview:
+        segment, reader = self._ref(entry), self._reader.segments
+        following = self.manifest.first_from(entry.end_offset)
+        then = self._ref(following) if isinstance(following, Entry) else None
+        position = max(await reader.locate(segment, offset), entry.start_position)
+        wanted = max_bytes + _INDEX_SLACK
+        while position < segment.log_bytes:
+            data = memoryview(await reader.read(segment, position, wanted, then=then))
+            start, end, needed = _cut(segment.key, position, data, offset, max_bytes)
             if end > start:
-                if position + end < entry.log_bytes:
-                    last = _last_offset(data, start, end)
-                    reader.remember(key, last + 1, position + end)
                 return data[start:end]
             # Not even one batch of those asked for is whole in it.
             position += start
-            if position >= entry.log_bytes:
-                raise RemoteCorrupt(f"{key} has no batch that holds offset {offset}")
             wanted = max(needed, max_bytes)
+        raise RemoteCorrupt(f"{segment.key} has no batch that holds offset {offset}")
+
+    def _ref(self, entry: Entry) -> SegmentRef:
+        return SegmentRef(entry.key(self._keys), entry.object_bytes, entry.log_bytes)
 
     async def _entry(self, offset: int) -> Entry:
         found = self.manifest.find(offset)
         if isinstance(found, PageRef):
-            key = found.key(self._keys)
-            try:
-                found = find_in(await self._reader.page(key, found), offset)
-            except NoSuchObject:
-                raise self._gone(offset, key) from None
+            found = find_in(await self._reader.page(found.key(self._keys), found), offset)
         if found is None:
             raise NotRemote(f"offset {offset} is not in [{self.manifest.log_start}, {self.end_offset})")
         return found
 
-    def _gone(self, offset: int, key: str) -> NotRemote | RemoteCorrupt:
-        """Return what it means that an object is not there: retention was faster, or it is lost."""
-        if offset < self.manifest.log_start:
-            return NotRemote(f"offset {offset} is below the log start {self.manifest.log_start}")
-        return RemoteCorrupt(f"{key} is gone from the bucket")
+    @contextlib.contextmanager
+    def _errors(self, offset: int) -> Iterator[None]:
+        """Turn what goes wrong with the object that holds `offset` into RemoteError."""
+        try:
+            yield
+        except NoSuchObject as error:
+            # Retention was faster, or it is lost.
+            if offset < self.manifest.log_start:
+                raise NotRemote(
+                    f"offset {offset} is below the log start {self.manifest.log_start}"
+                ) from error
+            raise RemoteCorrupt(f"{error} is gone from the bucket") from error
+        except FormatError as error:
+            raise RemoteCorrupt(str(error)) from error
+        except ObjectStoreError as error:
+            raise RemoteUnavailable(str(error)) from error
 
     # -- times ---------------------------------------------------------------------------------------------------------
 
@@ -244,68 +215,58 @@ class BucketLog:
     async def _expand(self, part: Entry | PageRef) -> tuple[Entry, ...]:
         if isinstance(part, Entry):
             return (part,)
-        key = part.key(self._keys)
-        try:
-            return await self._reader.page(key, part)
-        except NoSuchObject:
-            raise self._gone(part.end_offset - 1, key) from None
+        with self._errors(part.end_offset - 1):
+            return await self._reader.page(part.key(self._keys), part)
 
     async def _first_at(self, entry: Entry, timestamp: int, floor: int) -> OffsetAt | None:
         """Return the first record of an entry, from `floor` on, that is not before `timestamp`."""
         floor = max(floor, entry.start_offset)
-        key = entry.key(self._keys)
-        try:
-            tail = await self._reader.tail_of(key, entry)
+        with self._errors(entry.end_offset - 1):
+            tail = await self._reader.segments.tail(self._ref(entry))
             position = max(tail.position_of_time(timestamp), tail.position_of(floor))
-            async for header, batch in self._batches(key, entry, position):
+            async for header, batch in self._batches(entry, position):
                 if header.max_timestamp >= timestamp and header.last_offset >= floor:
-                    for at in _times(key, header, batch):
+                    for at in _times(entry, header, batch):
                         if at.timestamp >= timestamp and at.offset >= floor:
                             return at
-        except NoSuchObject:
-            raise self._gone(entry.end_offset - 1, key) from None
         return None
 
     async def _latest(self, entry: Entry, floor: int, end: int) -> OffsetAt | None:
         """Return the first of the records of an entry in [floor, end) that have the highest timestamp."""
         floor = max(floor, entry.start_offset)
-        key = entry.key(self._keys)
         best: OffsetAt | None = None
-        try:
-            tail = await self._reader.tail_of(key, entry)
-            async for header, batch in self._batches(key, entry, tail.position_of(floor)):
+        with self._errors(entry.end_offset - 1):
+            tail = await self._reader.segments.tail(self._ref(entry))
+            async for header, batch in self._batches(entry, tail.position_of(floor)):
                 if header.base_offset >= end:
                     break
                 if header.max_timestamp <= (best.timestamp if best is not None else -1):
                     continue
-                for at in _times(key, header, batch):
+                for at in _times(entry, header, batch):
                     if floor <= at.offset < end and at.timestamp > (
                         best.timestamp if best is not None else -1
                     ):
                         best = at
                 if best is not None and best.timestamp >= entry.max_timestamp:
                     break
-        except NoSuchObject:
-            raise self._gone(entry.end_offset - 1, key) from None
         return best
 
-    async def _batches(
-        self, key: str, entry: Entry, position: int
-    ) -> AsyncIterator[tuple[BatchHeader, memoryview]]:
+    async def _batches(self, entry: Entry, position: int) -> AsyncIterator[tuple[BatchHeader, memoryview]]:
         """Yield the batches of an object from a position on."""
+        segment = self._ref(entry)
         wanted = _SCANNED_BYTES
         while position < entry.log_bytes:
-            data = memoryview(await self._reader.get(key, position, min(position + wanted, entry.log_bytes)))
-            at, needed = 0, 0
+            data = memoryview(await self._reader.segments.read(segment, position, wanted))
+            at, needed = 0, HEADER_SIZE
             while at + HEADER_SIZE <= len(data):
-                header = _header(key, position + at, data, at)
+                header = _header(segment.key, position + at, data, at)
                 needed = header.size
                 if at + needed > len(data):
                     break
                 yield header, data[at : at + needed]
                 at += needed
-            if at == 0 and position + len(data) >= entry.log_bytes:
-                raise RemoteCorrupt(f"{key} ends within a batch")
+            if at == 0 and len(data) >= min(needed, entry.log_bytes - position):
+                raise RemoteCorrupt(f"{segment.key} ends within a batch")
             position += at
             wanted = max(_SCANNED_BYTES, needed)
 
@@ -340,8 +301,6 @@ def _cut(key: str, position: int, data: memoryview, offset: int, max_bytes: int)
                 return start, end, header.size
             if after - start > max_bytes and end > start:
                 break
-            if not crc_ok(data[at:after]):
-                raise RemoteCorrupt(f"{key}: wrong checksum of the batch at {position + at}")
             end = after
         elif after > len(data):
             # A large batch before the one that is asked for: go on behind it.
@@ -350,17 +309,7 @@ def _cut(key: str, position: int, data: memoryview, offset: int, max_bytes: int)
     return (start, end, 0) if start >= 0 else (at, at, HEADER_SIZE)
 
 
-def _last_offset(data: memoryview, start: int, end: int) -> int:
-    at = start
-    last = -1
-    while at < end:
-        header = read_header(data, at)
-        last = header.last_offset
-        at += header.size
-    return last
-
-
-def _times(key: str, header: BatchHeader, batch: memoryview) -> list[OffsetAt]:
+def _times(entry: Entry, header: BatchHeader, batch: memoryview) -> list[OffsetAt]:
     """Return when each record of a batch was."""
     if header.is_log_append_time and header.record_count == header.last_offset_delta + 1:
         return [
@@ -370,4 +319,4 @@ def _times(key: str, header: BatchHeader, batch: memoryview) -> list[OffsetAt]:
     try:
         return [OffsetAt(one.timestamp, one.offset, header.leader_epoch) for one in iter_records(batch)]
     except DecodeError as error:
-        raise RemoteCorrupt(f"{key}: the batch at offset {header.base_offset}: {error}") from error
+        raise RemoteCorrupt(f"{entry.name}: the batch at offset {header.base_offset}: {error}") from error

@@ -227,7 +227,7 @@ class Broker:
         config, volume = self.config, self._volume
         own = self.own_ref
         self.tiering = Tiering.open(
-            config, self._bucket, volume, self.clock, self.rng, self._threads, self._request_sync
+            config, self._bucket, volume, self.clock, self.rng, self._threads, self._disk, self._request_sync
         )
         attempts = load_attempts(self._disk)
         throttles = Throttles.make(config.broker_id, self.view)
@@ -397,14 +397,7 @@ class Broker:
         )
 
     def _advertised(self) -> dict[str, Endpoint]:
-        configured = {
-            listener.name: Endpoint(
-                listener.advertised_host, listener.advertised_port or self.server.address(listener.name)[1]
-            )
-            for listener in self.config.resolve_listeners()
-        }
-        known = self._placement.current.advertised
-        return {name: known.get(name, endpoint) for name, endpoint in configured.items()}
+        return self._placement.current.advertise(self.config.resolve_listeners(), self.server.address)
 
     async def _follow_placement(self) -> None:
         if await self._placement.check():

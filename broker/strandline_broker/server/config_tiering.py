@@ -35,7 +35,10 @@ class TieringConfig:
         0, "What this broker uploads on average, in bytes per second; 0 for no limit.", minimum=0
     )
     tiering_cache_memory_bytes: int = key(
-        64 << 20, "Memory for what was read from the bucket.", minimum=1 << 20
+        64 << 20, "Memory for what was read from the bucket.", minimum=24 << 20
+    )
+    tiering_cache_disk_bytes: int = key(
+        1 << 30, "Space on the broker's volume for what was read from the bucket; 0 for none.", minimum=0
     )
     tiering_scrub_interval_ms: int = key(
         6 * 3_600_000, "Time between two looks for objects in the bucket that nothing needs.", minimum=1000

@@ -14,11 +14,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from strandline_broker.cluster.model import Endpoint
+
+if TYPE_CHECKING:
+    from strandline_broker.server.listeners import Listener
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +38,16 @@ class Placement:
 
     rack: str | None = None
     advertised: Mapping[str, Endpoint] = field(default_factory=dict)
+
+    def advertise(
+        self, listeners: Iterable[Listener], bound: Callable[[str], tuple[str, int]]
+    ) -> dict[str, Endpoint]:
+        """Return what others are told of each listener; `bound` says where it listens."""
+        configured = {
+            one.name: Endpoint(one.advertised_host, one.advertised_port or bound(one.name)[1])
+            for one in listeners
+        }
+        return {name: self.advertised.get(name, endpoint) for name, endpoint in configured.items()}
 
 
 def parse_placement(text: str) -> Placement:

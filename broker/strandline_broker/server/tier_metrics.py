@@ -51,25 +51,33 @@ class TierTotals:
     failures: int = 0
     reads: int = 0
     read_bytes: int = 0
+    read_failures: int = 0
+    damaged: int = 0
+    read_ahead: int = 0
+    read_ahead_unused: int = 0
     cache_hits: int = 0
-    cache_misses: int = 0
+    cache_disk_hits: int = 0
     cache_bytes: int = 0
     topics: dict[str, TopicTier] = field(default_factory=dict)
 
     @classmethod
     def of(cls, tiering: Tiering) -> TierTotals:
         """Copy the counters."""
-        uploader, reader = tiering.uploader, tiering.reader
+        uploader, counters = tiering.uploader, tiering.reader.segments.counters
         totals = cls(
             uploads=uploader.uploads,
             uploaded_bytes=uploader.uploaded_bytes,
             uploads_under_way=uploader.under_way,
             failures=tiering.failures + sum(archiver.failures for archiver in tiering),
-            reads=reader.requests,
-            read_bytes=reader.read_bytes,
-            cache_hits=reader.hits,
-            cache_misses=reader.misses,
-            cache_bytes=reader.kept_bytes,
+            reads=counters.requests,
+            read_bytes=counters.bytes_fetched,
+            read_failures=counters.failures,
+            damaged=counters.damaged,
+            read_ahead=counters.read_ahead,
+            read_ahead_unused=counters.unused,
+            cache_hits=counters.hits,
+            cache_disk_hits=counters.disk_hits,
+            cache_bytes=tiering.reader.kept_bytes,
         )
         for archiver in tiering:
             figures = tiering.figures(archiver.partition)
@@ -92,8 +100,12 @@ def tier_metrics(totals: TierTotals) -> Iterator[Metric]:
         ),
         (CounterMetricFamily, "reads", "Ranges read from the bucket.", totals.reads),
         (CounterMetricFamily, "read_bytes", "Bytes read from the bucket.", totals.read_bytes),
-        (CounterMetricFamily, "cache_hits", "Times that what was needed was at hand.", totals.cache_hits),
-        (CounterMetricFamily, "cache_misses", "Times that it had to be read.", totals.cache_misses),
+        (CounterMetricFamily, "read_failures", "Reads that failed for good.", totals.read_failures),
+        (CounterMetricFamily, "damaged", "Answers that did not fit their checksum.", totals.damaged),
+        (CounterMetricFamily, "read_ahead", "Chunks read before anybody asked for them.", totals.read_ahead),
+        (CounterMetricFamily, "read_ahead_unused", "Those that nobody asked for.", totals.read_ahead_unused),
+        (CounterMetricFamily, "cache_hits", "Chunks that were in memory when asked for.", totals.cache_hits),
+        (CounterMetricFamily, "cache_disk_hits", "Chunks that were on the disk.", totals.cache_disk_hits),
         (GaugeMetricFamily, "cache_bytes", "Memory of what was read and is kept.", totals.cache_bytes),
     ):
         yield kind(f"strandline_tier_{name}", text, value)

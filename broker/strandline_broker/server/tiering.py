@@ -20,8 +20,10 @@ from strandline_broker.log.identity import IdentityError
 from strandline_broker.replica.archiver import Archiver
 from strandline_broker.replica.bucket_log import BucketReader
 from strandline_broker.replica.uploads import SegmentUploader
+from strandline_broker.seams.local_disk import LocalDisk
 from strandline_broker.server.config_tiering import DIRECTORY_PREFIX
 from strandline_tiered.directory_store import DirectoryStore
+from strandline_tiered.disk_cache import DiskCache
 from strandline_tiered.effects import BucketEffects
 from strandline_tiered.keys import PartitionKeys
 from strandline_tiered.leadership import Phase
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from strandline_broker.replica.manager import ReplicaManager
     from strandline_broker.replica.partition import Partition
     from strandline_broker.seams.clock import Clock
+    from strandline_broker.seams.disk import Disk
     from strandline_broker.seams.threads import Threads
     from strandline_broker.server.config import BrokerConfig
     from strandline_broker.server.volume import Volume
@@ -49,6 +52,8 @@ LOOK_INTERVAL_S = 0.5
 RETENTION_EVERY = 10
 """Looks between two of retention."""
 UPLOADS_PER_PARTITION = 2
+CACHE_DIRECTORY = "tier-cache"
+"""Beside the logs; emptied at every start."""
 
 
 class TierFigures(NamedTuple):
@@ -98,8 +103,12 @@ class Tiering:
         rng: random.Random,
         threads: Threads,
         request_sync: Callable[[Partition], None],
+        cache_directory: str | None = None,
     ) -> None:
-        """`incarnation` is that of this process. Raises IdentityError for a cluster id that keys cannot have."""
+        """`incarnation` is that of this process; without `cache_directory` nothing is cached on a disk.
+
+        Raises IdentityError for a cluster id that keys cannot have.
+        """
         try:
             self._cluster_id = UUID(cluster_id)
         except ValueError as error:
@@ -118,7 +127,10 @@ class Tiering:
         self._scrub_at: dict[PartitionKey, float] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._looks = 0
-        self.reader = BucketReader(store, config.tiering_cache_memory_bytes)
+        self._cache_executor = threads.pool("tier-cache")
+        self.reader = BucketReader(
+            store, config.tiering_cache_memory_bytes, self._disk_cache(cache_directory)
+        )
         self.uploader = SegmentUploader(
             store,
             executor=self._executor,
@@ -130,6 +142,20 @@ class Tiering:
         self.failures = 0
         """Requests of archivers that have ended which failed."""
 
+    def _disk_cache(self, directory: str | None) -> DiskCache | None:
+        limit = self._config.tiering_cache_disk_bytes
+        if directory is None or limit == 0:
+            return None
+        executor = self._cache_executor
+        cache = DiskCache(
+            directory,
+            limit,
+            in_thread=lambda work, *arguments: self._loop.run_in_executor(executor, work, *arguments),
+        )
+        # Before all other work of that thread. If it fails, so does that, and is counted.
+        executor.submit(cache.open)
+        return cache
+
     @classmethod
     def open(
         cls,
@@ -139,6 +165,7 @@ class Tiering:
         clock: Clock,
         rng: random.Random,
         threads: Threads,
+        disk: Disk,
         request_sync: Callable[[Partition], None],
     ) -> Tiering | None:
         """Return a broker's part in tiered storage, None where there is neither `bucket` nor one in the configuration."""
@@ -154,6 +181,7 @@ class Tiering:
             rng=rng,
             threads=threads,
             request_sync=request_sync,
+            cache_directory=f"{config.data_dir}/{CACHE_DIRECTORY}" if isinstance(disk, LocalDisk) else None,
         )
 
     def _new_id(self) -> UUID:
@@ -216,8 +244,10 @@ class Tiering:
             self._close(archiver)
         self._archivers.clear()
         await asyncio.gather(*self._closing, return_exceptions=True)
+        await self.reader.close()
         await self._store.close()
         self._executor.shutdown()
+        self._cache_executor.shutdown()
 
     # -- upkeep --------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 from tests.unit.replica.support import lead_alone
-from tests.unit.replica.tiered_support import KEYS, MEMORY_BYTES, append, led, sealed
+from tests.unit.replica.tiered_support import KEYS, MEMORY_BYTES, Inline, LoopClock, append, led, sealed
 from tests.unit.tiered.virtual_time import virtually
 
 from strandline_broker.errors import ErrorCode, KafkaError
@@ -27,16 +27,6 @@ from strandline_tiered.leadership import Phase
 from strandline_tiered.memory_store import MemoryStore
 
 
-class Clock:
-    """The time of the loop."""
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    def now_ms(self) -> int:
-        return int(self.monotonic() * 1000)
-
-
 class Always:
     """The same fault for every request of some kinds."""
 
@@ -45,20 +35,6 @@ class Always:
 
     def draw(self, operation: str, key: str) -> Fault | None:
         return Fault(Kind.UNAVAILABLE) if operation in self._operations else None
-
-
-class Inline:
-    """An executor that does its jobs at once."""
-
-    def submit(self, job: Callable[[], Any]) -> Any:
-        from concurrent.futures import Future
-
-        future: Future[Any] = Future()
-        try:
-            future.set_result(job())
-        except Exception as error:  # noqa: BLE001 - as executors do
-            future.set_exception(error)
-        return future
 
 
 class World:
@@ -71,8 +47,8 @@ class World:
         self.reader = BucketReader(self.store, MEMORY_BYTES)
         self.uploader = SegmentUploader(
             self.store,
-            executor=Inline(),  # type: ignore[arg-type] # all that is used of one
-            clock=Clock(),
+            executor=Inline(),
+            clock=LoopClock(),
             new_id=self.new_id,
             max_uploads=2,
             bytes_per_second=0,
@@ -89,7 +65,7 @@ class World:
             bucket=BucketEffects(self.store, KEYS, partition.leader_epoch, self.new_id),
             uploader=self.uploader,
             reader=self.reader,
-            clock=Clock(),
+            clock=LoopClock(),
             loop=asyncio.get_running_loop(),
             rng=self.rng,
             may_write=may_write,

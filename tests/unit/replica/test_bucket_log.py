@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from tests.unit.replica.tiered_support import (
@@ -25,6 +26,8 @@ from strandline_broker.replica.remote import NotRemote, RemoteCorrupt, RemoteUna
 from strandline_broker.wire.batch import iter_batches, iter_records
 from strandline_tiered.faulty_store import Fault, FaultyStore, Kind, ScriptedFaults
 from strandline_tiered.manifest import Entry
+from strandline_tiered.manifest_events import Spilled, apply
+from strandline_tiered.manifest_format import make_page
 from strandline_tiered.memory_store import MemoryStore
 
 
@@ -101,8 +104,33 @@ def test_who_reads_on_reads_each_byte_once() -> None:
         reader = log._reader
         await read_on(log, 0, 1 << 20)
         objects = sum(part.object_bytes for part in log.manifest.parts if isinstance(part, Entry))
-        assert reader.read_bytes == objects, "tails and logs, and nothing twice"
-        assert reader.misses == len(log.manifest.parts)
+        counters = reader.segments.counters
+        assert counters.bytes_fetched == objects, "tails and logs, and nothing twice"
+        assert counters.read_ahead > 0, "into the next segments"
+        await reader.close()
+
+    run(test())
+
+
+def test_pages_of_old_entries_are_looked_into() -> None:
+    async def test() -> None:
+        store = MemoryStore()
+        log = await in_bucket(led(60), store)
+        entries = tuple(part for part in log.manifest.parts if isinstance(part, Entry))
+        page, data = make_page(entries[:5], 1, UUID(int=5))
+        store.objects[KEYS.key(page.name)] = data
+        log.manifest = apply(log.manifest, Spilled(page))
+        assert await read_on(log, 0, 1 << 20) == list(range(log.end_offset))
+        for offset in (0, page.end_offset - 1, page.end_offset):
+            found = await log.offset_for_timestamp(NOW_MS + 1000 * offset, log.end_offset)
+            assert found is not None
+            assert found.offset == offset
+        latest = await log.max_timestamp(page.end_offset)
+        assert latest is not None
+        assert latest.offset == page.end_offset - 1
+        del store.objects[KEYS.key(page.name)]
+        with pytest.raises(RemoteCorrupt):
+            await BucketLog(BucketReader(store, MEMORY_BYTES), KEYS, log.manifest).read(0, 100)
 
     run(test())
 

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from tests.unit.replica.tiered_support import KEYS, PER_BATCH, archived, led, sealed, uploader
+from tests.unit.replica.tiered_support import KEYS, PER_BATCH, LoopClock, archived, led, sealed, uploader
 from tests.unit.tiered.virtual_time import virtually
 
 from strandline_broker.errors import KafkaError
@@ -115,16 +115,6 @@ def test_what_fails_says_whose_fault_it_is() -> None:
         assert up.under_way == 0
 
     run(test())
-
-
-class LoopClock:
-    """The time of the loop."""
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    def now_ms(self) -> int:
-        return 0
 
 
 def test_bytes_pass_at_their_rate_whoever_sends_them() -> None:

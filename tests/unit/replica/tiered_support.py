@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from tests.unit.replica.support import lead_alone
@@ -26,10 +28,45 @@ from strandline_tiered.memory_store import MemoryStore
 from strandline_tiered.object_store import ObjectStore
 from strandline_tiered.protocol_messages import SealedSegment, Upload
 
+T = TypeVar("T")
+
 NOW_MS = 1_700_000_000_000
 KEYS = PartitionKeys(UUID(int=1), "t", UUID(int=2), 0)
 PER_BATCH = 3
-MEMORY_BYTES = 1 << 20
+MEMORY_BYTES = 32 << 20
+
+
+class LoopClock:
+    """The time of the running loop."""
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return asyncio.get_running_loop().time()
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970."""
+        return NOW_MS + int(self.monotonic() * 1000)
+
+
+class Inline(Executor):
+    """Does its jobs at once."""
+
+    def submit(self, job: Callable[..., T], /, *arguments: Any, **keywords: Any) -> Future[T]:
+        """See `Executor.submit`."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(job(*arguments, **keywords))
+        except Exception as error:  # noqa: BLE001 - as executors do
+            future.set_exception(error)
+        return future
+
+
+class InlineThreads:
+    """See `seams.threads.Threads`."""
+
+    def pool(self, name: str, threads: int = 1) -> Executor:
+        """Return one that does its jobs at once."""
+        return Inline()
 
 
 class Waiter:
