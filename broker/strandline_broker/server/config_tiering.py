@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from strandline_broker.server.config_keys import key
+from strandline_tiered.cost import Prices
 
 DIRECTORY_PREFIX = "dir:"
 S3_PREFIX = "s3://"
@@ -43,9 +44,24 @@ class TieringConfig:
     tiering_scrub_interval_ms: int = key(
         6 * 3_600_000, "Time between two looks for objects in the bucket that nothing needs.", minimum=1000
     )
+    tiering_prices: str = key(
+        "",
+        "Prices for the estimate of what the bucket costs, as `name=number,...` of `per_gib_month`, `per_1000_puts`, "
+        "`per_1000_gets`, `per_1000_lists`, `per_1000_deletes`, `per_gib_put`, `per_gib_got`; unset: those of S3 Standard "
+        "in US dollars.",
+    )
+
+    @property
+    def prices(self) -> Prices:
+        """What the bucket costs."""
+        return Prices.parse(self.tiering_prices)
 
     def check_tiering(self) -> None:
         """Raise ValueError for keys that do not go together."""
+        try:
+            Prices.parse(self.tiering_prices)
+        except ValueError as error:
+            raise ValueError(f"tiering_prices: {error}") from error
         bucket = self.tiering_bucket
         if bucket is None:
             return

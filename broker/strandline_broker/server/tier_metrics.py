@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from strandline_tiered.cost import MonthlyCost, RequestCounts, monthly_cost
 from strandline_tiered.leadership import Phase
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class TopicTier:
     """What of a topic is led here: bytes in the bucket, bytes that are not there yet, and how old these are."""
 
     remote_bytes: int = 0
+    object_bytes: int = 0
     unprotected_bytes: int = 0
     unprotected_age_s: float = 0.0
     not_loaded: int = 0
@@ -37,6 +39,7 @@ class TopicTier:
             self.not_loaded += 1
             return
         self.remote_bytes += figures.remote_bytes
+        self.object_bytes += figures.object_bytes
         self.unprotected_bytes += figures.unprotected_bytes
         self.unprotected_age_s = max(self.unprotected_age_s, figures.unprotected_age_ms / 1000)
 
@@ -58,6 +61,9 @@ class TierTotals:
     cache_hits: int = 0
     cache_disk_hits: int = 0
     cache_bytes: int = 0
+    requests: RequestCounts = field(default_factory=RequestCounts)
+    cost: MonthlyCost = field(default_factory=lambda: MonthlyCost(0.0, 0.0, 0.0))
+    usable: bool | None = None
     topics: dict[str, TopicTier] = field(default_factory=dict)
 
     @classmethod
@@ -79,10 +85,14 @@ class TierTotals:
             cache_disk_hits=counters.disk_hits,
             cache_bytes=tiering.reader.kept_bytes,
         )
+        totals.requests = tiering.counts.copy()
+        totals.usable = tiering.capabilities.usable if tiering.capabilities is not None else None
         for archiver in tiering:
             figures = tiering.figures(archiver.partition)
             if figures is not None:
                 totals.topics.setdefault(archiver.partition.topic, TopicTier()).add(figures)
+        stored = sum(one.object_bytes for one in totals.topics.values())
+        totals.cost = monthly_cost(stored, totals.requests, tiering.running_s, tiering.prices)
         return totals
 
 
@@ -109,8 +119,10 @@ def tier_metrics(totals: TierTotals) -> Iterator[Metric]:
         (GaugeMetricFamily, "cache_bytes", "Memory of what was read and is kept.", totals.cache_bytes),
     ):
         yield kind(f"strandline_tier_{name}", text, value)
+    yield from _bucket_metrics(totals)
     for name, text, attribute in (
         ("remote_bytes", "Bytes of log in the bucket.", "remote_bytes"),
+        ("object_bytes", "Bytes of the objects that hold them.", "object_bytes"),
         ("unprotected_bytes", "Bytes of log that are not in the bucket yet.", "unprotected_bytes"),
         (
             "unprotected_age_seconds",
@@ -124,3 +136,32 @@ def tier_metrics(totals: TierTotals) -> Iterator[Metric]:
         for topic, one in totals.topics.items():
             family.add_metric((topic,), getattr(one, attribute))
         yield family
+
+
+def _bucket_metrics(totals: TierTotals) -> Iterator[Metric]:
+    if totals.usable is not None:
+        yield GaugeMetricFamily(
+            "strandline_tier_bucket_usable", "1 if the bucket can do all that is needed.", int(totals.usable)
+        )
+    counts = totals.requests
+    for name, text, values in (
+        (
+            "requests",
+            "Requests that reached the bucket.",
+            {"put": counts.puts, "get": counts.gets, "list": counts.lists, "delete": counts.deletes},
+        ),
+        ("request_bytes", "Bytes sent and received.", {"put": counts.bytes_put, "get": counts.bytes_got}),
+    ):
+        family = CounterMetricFamily(f"strandline_tier_{name}", text, labels=("kind",))
+        for kind, value in values.items():
+            family.add_metric((kind,), value)
+        yield family
+    yield CounterMetricFamily("strandline_tier_request_failures", "Requests that failed.", counts.failures)
+    cost = GaugeMetricFamily(
+        "strandline_tier_monthly_cost",
+        "Estimate of 30 days, for what is led here, in the currency of tiering_prices.",
+        labels=("part",),
+    )
+    for part in ("storage", "requests", "traffic"):
+        cost.add_metric((part,), getattr(totals.cost, part))
+    yield cost

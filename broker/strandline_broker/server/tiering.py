@@ -22,14 +22,15 @@ from strandline_broker.replica.bucket_log import BucketReader
 from strandline_broker.replica.uploads import SegmentUploader
 from strandline_broker.seams.local_disk import LocalDisk
 from strandline_broker.server.config_tiering import DIRECTORY_PREFIX
-from strandline_tiered.directory_store import DirectoryStore
+from strandline_tiered.counting_store import CountingStore
 from strandline_tiered.disk_cache import DiskCache
 from strandline_tiered.effects import BucketEffects
 from strandline_tiered.keys import PartitionKeys
 from strandline_tiered.leadership import Phase
+from strandline_tiered.open_store import open_bucket
+from strandline_tiered.probe import Capabilities, probe
 from strandline_tiered.protocol_messages import PageNeeded
 from strandline_tiered.retention import Policy, remote_retention
-from strandline_tiered.retrying_store import RetryingStore
 
 if TYPE_CHECKING:
     import random
@@ -44,11 +45,13 @@ if TYPE_CHECKING:
     from strandline_broker.seams.threads import Threads
     from strandline_broker.server.config import BrokerConfig
     from strandline_broker.server.volume import Volume
+    from strandline_tiered.cost import RequestCounts
     from strandline_tiered.object_store import ObjectStore
 
 logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL_S = 0.5
+PROBE_INTERVAL_S = 30.0
 RETENTION_EVERY = 10
 """Looks between two of retention."""
 UPLOADS_PER_PARTITION = 2
@@ -61,6 +64,7 @@ class TierFigures(NamedTuple):
 
     phase: str
     remote_bytes: int
+    object_bytes: int
     remote_log_start: int
     remote_end: int
     unprotected_bytes: int
@@ -74,19 +78,16 @@ def unprotected_bytes(log: Log, end_offset: int) -> int:
     return sum(segment.size for segment in log.segments[first:])
 
 
-def open_bucket(config: BrokerConfig, rng: random.Random) -> ObjectStore | None:
-    """Return the bucket that a broker is configured with, None if there is none. Raises ValueError."""
-    bucket = config.tiering_bucket
-    if bucket is None:
+def bucket_of(config: BrokerConfig) -> tuple[ObjectStore, RequestCounts] | None:
+    """Return the bucket that a broker is configured with and what it counts, None if there is none."""
+    if config.tiering_bucket is None:
         return None
-    if bucket.startswith(DIRECTORY_PREFIX):
-        return RetryingStore(DirectoryStore(bucket.removeprefix(DIRECTORY_PREFIX)), rng=rng)
-    # Imported here: most of a second that brokers without such a bucket need not spend.
-    from strandline_tiered.s3_config import S3Config
-    from strandline_tiered.s3_store import S3Store
-
-    settings = S3Config.of_url(bucket, endpoint_url=config.tiering_endpoint_url, region=config.tiering_region)
-    return RetryingStore(S3Store(settings), rng=rng)
+    opened = open_bucket(
+        config.tiering_bucket.removeprefix(DIRECTORY_PREFIX),
+        endpoint_url=config.tiering_endpoint_url,
+        region=config.tiering_region,
+    )
+    return opened.store, opened.counts
 
 
 class Tiering:
@@ -97,6 +98,7 @@ class Tiering:
         config: BrokerConfig,
         store: ObjectStore,
         *,
+        counts: RequestCounts,
         cluster_id: str,
         incarnation: str,
         clock: Clock,
@@ -115,6 +117,11 @@ class Tiering:
             raise IdentityError(f"tiered storage needs a UUID as cluster id, not {cluster_id!r}") from error
         self._config = config
         self._store = store
+        self.counts = counts
+        self.prices = config.prices
+        self._started_at = clock.monotonic()
+        self.capabilities: Capabilities | None = None
+        """What the bucket was found to be able to do; None before it was asked."""
         self._incarnation = incarnation
         self._clock = clock
         self._rng = rng
@@ -169,12 +176,17 @@ class Tiering:
         request_sync: Callable[[Partition], None],
     ) -> Tiering | None:
         """Return a broker's part in tiered storage, None where there is neither `bucket` nor one in the configuration."""
-        store = bucket or open_bucket(config, rng)
-        if store is None:
+        if bucket is not None:
+            store: ObjectStore = CountingStore(bucket)
+            counts = store.counts
+        elif (opened := bucket_of(config)) is not None:
+            store, counts = opened
+        else:
             return None
         return cls(
             config,
             store,
+            counts=counts,
             cluster_id=volume.identity.cluster_id,
             incarnation=volume.incarnation,
             clock=clock,
@@ -251,6 +263,18 @@ class Tiering:
 
     # -- upkeep --------------------------------------------------------------------------------------------------------
 
+    async def probe(self) -> None:
+        """Find out what the bucket can do, and say it: again and again as long as it is of no use."""
+        while self.capabilities is None or not self.capabilities.usable:
+            if self.capabilities is not None:
+                await asyncio.sleep(PROBE_INTERVAL_S)
+            former, self.capabilities = self.capabilities, await probe(self._store, rng=self._rng)
+            if self.capabilities != former:
+                level = logging.INFO if self.capabilities.usable else logging.ERROR
+                logger.log(
+                    level, "the bucket %s: %s", self._config.tiering_bucket, self.capabilities.describe()
+                )
+
     async def run(self) -> None:
         """Look after the partitions until cancelled."""
         while True:
@@ -296,6 +320,11 @@ class Tiering:
 
     # -- figures -------------------------------------------------------------------------------------------------------
 
+    @property
+    def running_s(self) -> float:
+        """Seconds since the first request to the bucket, about."""
+        return self._clock.monotonic() - self._started_at
+
     def figures(self, partition: Partition) -> TierFigures | None:
         """Return what is known of a partition's tiers; None where it is not led here, or not tiered."""
         archiver = self._archivers.get((UUID(bytes=partition.topic_id), partition.index))
@@ -304,7 +333,7 @@ class Tiering:
         state, log = archiver.state, partition.log
         manifest = state.published
         if manifest is None:
-            return TierFigures(state.phase.value, -1, -1, -1, -1, -1, state.problem)
+            return TierFigures(state.phase.value, -1, -1, -1, -1, -1, -1, state.problem)
         first = log.segment_of(manifest.end_offset) if manifest.end_offset > log.start_offset else 0
         segment = log.segments[first]
         waiting = unprotected_bytes(log, manifest.end_offset)
@@ -312,6 +341,7 @@ class Tiering:
         return TierFigures(
             state.phase.value,
             manifest.size,
+            manifest.object_bytes,
             manifest.log_start,
             manifest.end_offset,
             waiting,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
 
 from strandline_broker.server.config import BrokerConfig, ConfigError, load
-from strandline_broker.server.tiering import open_bucket
+from strandline_broker.server.tiering import bucket_of
 from strandline_tiered.retrying_store import RetryingStore
 
 OWN = ["broker_id=0", "data_dir=/d", "store=sqlite:/s"]
@@ -20,7 +19,7 @@ def config(*assignments: str) -> BrokerConfig:
 
 def test_without_a_bucket_nothing_is_tiered() -> None:
     assert config().tiering_bucket is None
-    assert open_bucket(config(), random.Random(1)) is None
+    assert bucket_of(config()) is None
 
 
 @pytest.mark.parametrize("bucket", ["s3://records", "s3://records/of/here", "dir:/var/bucket", "dir:bucket"])
@@ -36,6 +35,7 @@ def test_buckets(bucket: str) -> None:
         (("tiering_bucket=s3://",), "neither s3://"),
         (("tiering_bucket=dir:",), "needs a path"),
         (("tiering_bucket=dir:/x", "tiering_endpoint_url=http://x"), "only an s3:// bucket"),
+        (("tiering_prices=gold=1",), "tiering_prices"),
         (("tiering_uploads_max=0",), "tiering_uploads_max"),
         (("tiering_max_unuploaded_age_ms=10",), "tiering_max_unuploaded_age_ms"),
     ],
@@ -52,4 +52,6 @@ def test_a_bucket_of_either_kind_is_opened(tmp_path: Path, monkeypatch: pytest.M
         (f"tiering_bucket=dir:{tmp_path}",),
         ("tiering_bucket=s3://records/p", "tiering_endpoint_url=http://127.0.0.1:9", "tiering_region=eu-1"),
     ):
-        assert isinstance(open_bucket(config(*given), random.Random(1)), RetryingStore)
+        opened = bucket_of(config(*given))
+        assert opened is not None
+        assert isinstance(opened[0], RetryingStore)

@@ -18,6 +18,7 @@ from strandline_broker.server.config import load
 from strandline_broker.server.partition_report import RateSampler, report
 from strandline_broker.server.tier_metrics import TierTotals, tier_metrics
 from strandline_broker.server.tiering import Tiering, unprotected_bytes
+from strandline_tiered.cost import RequestCounts
 from strandline_tiered.memory_store import MemoryStore
 
 
@@ -35,6 +36,7 @@ def tiering_of(incarnation: str = "i") -> Tiering:
     return Tiering(
         load(None, ["broker_id=0", "data_dir=/d", "store=sqlite:/s"], {}),
         MemoryStore(),
+        counts=RequestCounts(puts=3),
         cluster_id=str(KEYS.cluster_id),
         incarnation=incarnation,
         clock=ManualClock(),
@@ -84,6 +86,11 @@ def test_reports_say_what_is_where() -> None:
         registry.register(Shown())
         text = generate_latest(registry).decode()
         assert f"strandline_tier_uploads_total {float(totals.uploads)}" in text
+        assert 'strandline_tier_requests_total{kind="put"} 3.0' in text
+        assert "strandline_tier_bucket_usable" not in text, "not asked yet"
+        assert 'strandline_tier_monthly_cost{part="storage"}' in text
+        await tiering.probe()
+        assert TierTotals.of(tiering).usable is True
         assert f'strandline_tier_unprotected_bytes{{topic="t"}} {float(log.active.size)}' in text
         tiering.roles_changed(cast("Any", Replicas()))
         assert list(tiering) == []

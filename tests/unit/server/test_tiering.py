@@ -17,6 +17,7 @@ from strandline_broker.replica.partition import Partition
 from strandline_broker.replica.tier import PartitionTier
 from strandline_broker.server.config import load
 from strandline_broker.server.tiering import Tiering
+from strandline_tiered.cost import RequestCounts
 from strandline_tiered.keys import SegmentName
 from strandline_tiered.memory_store import MemoryStore
 
@@ -44,6 +45,7 @@ class World:
         self.tiering = Tiering(
             load(None, [*OWN, *assignments], {}),
             self.bucket,
+            counts=RequestCounts(),
             cluster_id=str(KEYS.cluster_id),
             incarnation="i",
             clock=LoopClock(),
