@@ -177,8 +177,9 @@ class Tiering:
     ) -> Tiering | None:
         """Return a broker's part in tiered storage, None where there is neither `bucket` nor one in the configuration."""
         if bucket is not None:
-            store: ObjectStore = CountingStore(bucket)
-            counts = store.counts
+            counting = CountingStore(bucket)
+            store: ObjectStore = counting
+            counts = counting.counts
         elif (opened := bucket_of(config)) is not None:
             store, counts = opened
         else:
