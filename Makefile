@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 
 .PHONY: help
 help: ## show this page
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Strandline needs Python 3.11 or newer; set PYTHON=...")'
@@ -39,6 +39,14 @@ test-kubernetes: $(STAMP) ## what needs a real API server [KUBECONFIG; or K8S_LA
 .PHONY: test-s3
 test-s3: $(STAMP) ## the object store against a real S3 server [AWS_ENDPOINT_URL_S3 and AWS credentials]
 	$(BIN)/python -m pytest tests/s3 -m s3
+
+.PHONY: e2e-lab
+e2e-lab: $(STAMP) ## install, failures and outages on a real control plane and three nodes [root; K8S_LAB and KUBE_ASSETS]
+	PYTHON=$(BIN)/python e2e/lab/run
+
+.PHONY: e2e-kind
+e2e-kind: $(STAMP) ## the same on kind [docker, kind, kubectl, helm]
+	PYTHON=$(BIN)/python e2e/kind/run
 
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy --strict, import contracts

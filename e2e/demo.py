@@ -101,7 +101,7 @@ class Demo:
     def leaderships(self, topic: str) -> dict[int, tuple[int, int]]:
         """Return the leader of every partition of a topic, -1 for none, and its leader epoch."""
         slices = self.kube.customs(self.namespace, "partitionsets", f"strandline.io/cluster={self.name}")
-        found = {}
+        found: dict[int, tuple[int, int]] = {}
         for slice_ in slices:
             spec = slice_["spec"]
             if spec["topicName"] == topic and not spec.get("deleting"):

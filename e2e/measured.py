@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 # In the order of the documentation; `MEASURES` is all that a test may note.
 MEASURES = {
     "first-ack": "`kubectl apply` of Cluster and Topic to the first acknowledged record",
     "ready": "`kubectl apply` to all brokers ready",
-    "listener": "A NodePort listener added: rolling update of three brokers, longest gap of a partition",
+    "applied-again": "A Cluster deleted (volumes kept) and applied again, until all brokers are ready",
     "kill": "A broker's container killed, until its partitions are written again",
     "delete-pod": "A broker's pod deleted, likewise",
     "force-delete": "A broker's pod deleted without a grace period, likewise",
@@ -17,9 +19,22 @@ MEASURES = {
     "operator-restart": "The operator's pod deleted under load: longest gap of a partition",
     "operator-down": "The operator away for two minutes under load: longest gap",
     "api-down": "The API server away for two minutes under load, a broker restarted cleanly meanwhile: longest gap",
-    "rolling-update": "A new image, three brokers restarted one by one under load: longest gap",
+    "rolling-update": "`kubectl rollout restart`, three brokers restarted one by one under load: longest gap",
     "rolling-update-duration": "That rolling update, from its start to its end",
 }
+DATA = {
+    "outside": "Real data, clients outside the cluster",
+    "in a pod": "Real data, clients in a pod",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One measured time; `load` is the machine's average over a minute when it was noted."""
+
+    seconds: float
+    remark: str
+    load: float
 
 
 class Measured:
@@ -27,17 +42,27 @@ class Measured:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        kept = json.loads(path.read_text()) if path.exists() else {"times": {}, "data": {}}
+        self.times = {name: Measurement(**time) for name, time in kept["times"].items()}
+        self.data: dict[str, list[str]] = kept["data"]
         self.noted: list[str] = []
 
     def note(self, measure: str, seconds: float, remark: str = "") -> None:
         """Keep a measured time."""
         assert measure in MEASURES
-        self.seconds[measure] = round(seconds, 2)
-        self.noted.append(f"{seconds:8.2f} s  {MEASURES[measure]}" + (f" ({remark})" if remark else ""))
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps(self.seconds, indent=2) + "\n")
+        load = round(os.getloadavg()[0], 1)
+        self.times[measure] = Measurement(round(seconds, 2), remark, load)
+        self.noted.append(f"{seconds:8.2f} s  {MEASURES[measure]} ({remark or '-'}; load {load})")
+        self._keep()
 
-    def remark(self, text: str) -> None:
-        """Say something at the end of the run that is no time."""
-        self.noted.append(f"            {text}")
+    def came_back(self, where: str, lines: list[str]) -> None:
+        """Keep what the program that compares real data printed."""
+        assert where in DATA
+        self.data[where] = lines
+        self.noted += [f"            {where}: {line}" for line in lines]
+        self._keep()
+
+    def _keep(self) -> None:
+        kept = {"times": {name: asdict(time) for name, time in self.times.items()}, "data": self.data}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps(kept, indent=2) + "\n")

@@ -35,7 +35,7 @@ def test_two_files_give_a_cluster_that_takes_records(demo: Demo, kube: Kube, mea
     assert ("BrokersStarted", "started 3 brokers as StatefulSet demo-broker") in kube.events(
         demo.namespace, demo.name
     )
-    assert measured.seconds["first-ack"] < FIRST_ACK_S
+    assert measured.times["first-ack"].seconds < FIRST_ACK_S
 
 
 def test_clients_outside_the_cluster_get_their_data_back(demo: Demo, measured: Measured) -> None:
@@ -57,7 +57,7 @@ def test_clients_outside_the_cluster_get_their_data_back(demo: Demo, measured: M
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert EQUAL in done.stdout
-    _remark(measured, "outside", done.stdout)
+    measured.came_back("outside", _figures(done.stdout))
 
 
 def test_clients_in_a_pod_get_their_data_back(
@@ -75,10 +75,8 @@ def test_clients_in_a_pod_get_their_data_back(
         "--bootstrap", demo.inside(), "--replicas", "3",
     )  # fmt: skip
     assert EQUAL in shown
-    _remark(measured, "in a pod", shown)
+    measured.came_back("in a pod", _figures(shown))
 
 
-def _remark(measured: Measured, where: str, shown: str) -> None:
-    for line in shown.splitlines():
-        if "records" in line:
-            measured.remark(f"{where}: {line}")
+def _figures(shown: str) -> list[str]:
+    return [line.strip() for line in shown.splitlines() if "records" in line]
