@@ -81,6 +81,11 @@ crash: $(STAMP) ## 100 kill -9 under load, and 1,000 seeds of power loss
 	$(BIN)/python -m tests.crash.kill_harness --kills 100
 	STRANDLINE_SEEDS=1000 $(BIN)/python -m pytest tests/crash/test_power_loss.py
 
+MB ?= 300
+.PHONY: tiering
+tiering: $(STAMP) ## MB=300 of records through both tiers of three brokers, every byte compared
+	$(BIN)/python -m tests.crash.tiering_run --mb $(MB)
+
 SEEDS ?= 0:200
 .PHONY: simulate
 simulate: $(STAMP) ## whole clusters on virtual time under faults drawn from SEEDS=first:end

@@ -112,6 +112,18 @@ def _size(file: Path) -> int:
         return 0
 
 
+def create_topic(bootstrap: str, partitions: int, segment_bytes: int, local_bytes: int) -> None:
+    """Create the topic, whose records stay for ever, and on the brokers' disks only for a while."""
+    config = {
+        "segment.bytes": str(segment_bytes),
+        "local.retention.bytes": str(local_bytes),
+        "retention.ms": "-1",
+        "min.insync.replicas": "2",
+    }
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(TOPIC, partitions, 3, config=config)])[TOPIC].result(30)
+
+
 def write(bootstrap: str, partitions: int, count: int) -> None:
     """Write `count` records to each partition. Raises RuntimeError for one that was not taken."""
     failed: list[str] = []
@@ -238,14 +250,7 @@ def run(arguments: argparse.Namespace, data_dir: Path) -> Outcome:
         options += ("--endpoint-url", arguments.endpoint_url)
     cluster = DevCluster(data_dir, brokers=3, options=options)
     with cluster:
-        config = {
-            "segment.bytes": str(segment),
-            "local.retention.bytes": str(local),
-            "retention.ms": "-1",
-            "min.insync.replicas": "2",
-        }
-        admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
-        admin.create_topics([NewTopic(TOPIC, partitions, 3, config=config)])[TOPIC].result(30)
+        create_topic(cluster.bootstrap, partitions, segment, local)
         watch = DiskWatch(data_dir)
         started = time.monotonic()
         write(cluster.bootstrap, partitions, count)

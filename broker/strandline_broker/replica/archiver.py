@@ -102,7 +102,7 @@ class Archiver:
         self._backoffs: dict[type[Effect], Backoff] = {}
         # Heard while the local log is being replaced: the protocol must not look at it before.
         self._held_back: list[Event] | None = None
-        self._seen: tuple[int, int] = (-1, -1)
+        self._seen: tuple[int, int, bool] = (-1, -1, False)
         self._closed = False
         self.state: Leadership
         self.failures = 0
@@ -142,10 +142,8 @@ class Archiver:
     def look_at_log(self) -> None:
         """Take note of what the local log has become; cheap, to be called again and again."""
         log = self.partition.log
-        seen = (
-            log.segments[-1].base_offset,
-            min(self.partition.high_watermark, log.segments[-1].base_offset),
-        )
+        base = log.active.base_offset
+        seen = (base, min(self.partition.high_watermark, base), self.copies)
         if seen != self._seen and not log.failed:
             self._seen = seen
             self.hear(LogChanged())

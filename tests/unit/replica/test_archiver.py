@@ -228,7 +228,6 @@ def test_nothing_is_copied_where_the_topic_says_so() -> None:
         await settled(archiver)
         assert world.names(SegmentName) == []
         partition.log.config = LogConfig(segment_bytes=1000)
-        append(partition, 40, 5)
         archiver.look_at_log()
         await settled(archiver)
         assert tier.tiered_through == partition.log.active.base_offset
