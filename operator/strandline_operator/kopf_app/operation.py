@@ -1,7 +1,7 @@
 """Everything that runs for one Cluster, from the start of its daemon to its end.
 
 Kopf pauses a daemon that raises, by default for a minute in which nobody would watch for failures, and never starts again
-one that returns. So this has its own outer loop: whatever fails inside ends the whole TaskGroup (a failed child task would
+one that returns. So this has its own outer loop: whatever fails or ends inside ends all of it (a task that ended would
 else go unnoticed) and begins anew after a moment, until Kopf says stop.
 """
 
@@ -11,8 +11,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final
 
 from strandline_broker.cluster.backoff import Backoff
 from strandline_broker.cluster.kubernetes_api import KubernetesApi
@@ -60,6 +60,27 @@ async def run_patiently(
         stopping.cancel()
 
 
+async def run_together(works: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """Run works that never end, until cancelled; when one ends nevertheless, end all.
+
+    Raises what that one raised, RuntimeError if it raised nothing or CancelledError: a TaskGroup would say nothing of the
+    latter, and the others would go on without it.
+    """
+    tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in ended:
+        if not task.cancelled():
+            task.result()
+    raise RuntimeError(
+        f"{', '.join(sorted(task.get_name() for task in ended))} ended, which nobody asked for"
+    )
+
+
 class ClusterOperation:
     """One Cluster's daemon."""
 
@@ -104,10 +125,9 @@ class ClusterOperation:
             notify=notify,
             rng=self._rng,
         )
-        async with asyncio.TaskGroup() as group:
-            group.create_task(controller.run(), name="controller")
-            group.create_task(resources.run(), name="resources")
-            group.create_task(resources.pods.run(), name="pods")
+        await run_together(
+            {"controller": controller.run(), "resources": resources.run(), "pods": resources.pods.run()}
+        )
 
 
 def _uid(controller: Controller, notice: Notice) -> str:

@@ -150,15 +150,18 @@ class ResourceLoop:
 
     async def _observe(self) -> dict[Key, Object]:
         labels = {LABEL_CLUSTER: self._cluster_name}
-        try:
-            async with asyncio.TaskGroup() as group:
-                lists = [
-                    group.create_task(self._client.list(kind, self._namespace, labels))
-                    for kind in LISTED_KINDS
-                ]
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None  # they mostly failed for one reason
-        return {key_of(obj): obj for task in lists for obj in task.result()[0]}
+        # No TaskGroup: one that fails leaves its task marked as being cancelled, and then Python before 3.11.3 takes a
+        # timeout of `run` for the cancellation of all (CPython issue 102780).
+        lists = await asyncio.gather(
+            *(self._client.list(kind, self._namespace, labels) for kind in LISTED_KINDS),
+            return_exceptions=True,
+        )
+        found: dict[Key, Object] = {}
+        for outcome in lists:
+            if isinstance(outcome, BaseException):
+                raise outcome  # they mostly failed for one reason
+            found |= {key_of(obj): obj for obj in outcome[0]}
+        return found
 
     async def _find_strangers(self, desired: list[Object], observed: dict[Key, Object]) -> None:
         """Look up what the label did not show: objects of others that stand where ours should be."""
