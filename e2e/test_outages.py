@@ -19,6 +19,8 @@ pytestmark = pytest.mark.e2e
 OUTAGE_S = float(os.environ.get("E2E_OUTAGE_SECONDS", "120"))
 # Nothing fails over here. What is left is a busy machine, and a broker that hands over while it stops.
 UNAFFECTED_S = 5.0
+# While the store is away nobody can take a broker out of an ISR: what it replicates waits until it is there again.
+RESTARTED_S = 15.0
 
 
 def test_the_operator_is_restarted(demo: Demo, kube: Kube, measured: Measured) -> None:
@@ -78,7 +80,7 @@ def test_the_api_server_is_away_for_two_minutes(demo: Demo, hooks: Hooks, measur
     )
     measured.note("api-down", gap_s, remark)
     assert unaffected_s < UNAFFECTED_S
-    assert others_s < UNAFFECTED_S
+    assert max(restart_s, others_s) < RESTARTED_S
 
 
 def _run_on(load: Underway, seconds: float) -> None:
