@@ -30,11 +30,11 @@ DATA = {
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One measured time; `load` is the machine's average over a minute when it was noted."""
+    """One measured time; `load` is the machine's average over a minute when it was noted, None if that is not known."""
 
     seconds: float
     remark: str
-    load: float
+    load: float | None
 
 
 class Measured:

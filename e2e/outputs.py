@@ -84,7 +84,8 @@ def measured_table(measured: Measured) -> str:
         if time is None:
             lines.append(f"| {text} | not measured | | |")
             continue
-        lines.append(f"| {text} | {time.seconds:.2f} | {time.load:.1f} | {time.remark} |")
+        load = "unknown" if time.load is None else f"{time.load:.1f}"
+        lines.append(f"| {text} | {time.seconds:.2f} | {load} | {time.remark} |")
     for where, title in DATA.items():
         lines += ["", f"{title}:", "", "```", *measured.data.get(where, ["not run"]), "```"]
     return "\n".join(lines)

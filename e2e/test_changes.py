@@ -54,6 +54,8 @@ def test_a_deleted_topic_is_gone_for_clients_too(demo: Demo, kube: Kube) -> None
     with Underway(demo) as load:
         pass
     assert load.topic in _topics(demo)
+    # With `Retain`, the default, it would stay there for clients, unmanaged.
+    kube.patch(demo.namespace, "topics", load.topic, {"spec": {"deletionPolicy": "Delete"}})
     kube.kubectl("delete", "topic.strandline.io", "--namespace", demo.namespace, load.topic, "--timeout=60s")
     wait_for(lambda: load.topic not in _topics(demo), SEEN_S, f"{load.topic} to be gone for clients")
     demo.wait_until_ready()
