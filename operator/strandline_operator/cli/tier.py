@@ -11,5 +11,5 @@ import click
 def tier(action: str, arguments: tuple[str, ...]) -> None:
     """Look after tiered storage: list, verify, scrub, restore."""
     raise click.ClickException(
-        f"tier {action}: this version keeps all records on the brokers' volumes; there is no bucket to work on"
+        f"tier {action}: not built yet; brokers look after their bucket themselves, and /v1/partitions tells what is in it"
     )
