@@ -6,6 +6,8 @@ E2E_CLIENT_IMAGE      the image of `e2e/client`
 E2E_PULL_POLICY       of both (default IfNotPresent)
 E2E_HELM_ARGUMENTS    more of them for `helm install`, separated by blanks
 E2E_HOOKS             a program that can do to nodes what the Kubernetes API cannot, see `Hooks`; may be missing
+E2E_S3_ENDPOINT, E2E_S3_BUCKET, E2E_S3_ACCESS_KEY, E2E_S3_SECRET_KEY
+                      a bucket that pods can reach; without it tiered storage is not tested
 E2E_RESULTS           the file in which measured seconds are kept (default .cache/e2e/measured.json)
 E2E_KEEP              not empty: leave everything running at the end
 KUBECTL, HELM         programs, if they are not on the PATH

@@ -21,6 +21,8 @@ MEASURES = {
     "api-down": "The API server away for two minutes under load, a broker restarted cleanly meanwhile: longest gap",
     "rolling-update": "`kubectl rollout restart`, three brokers restarted one by one under load: longest gap",
     "rolling-update-duration": "That rolling update, from its start to its end",
+    "tiering-settled": "48 MB written to a Cluster with a bucket, until volumes keep the tail only",
+    "tiering-read-back": "All of it read back from the beginning, most of it from the bucket",
 }
 DATA = {
     "outside": "Real data, clients outside the cluster",
