@@ -6,7 +6,6 @@ differ in is found out by the way, never assumed: conditional writes, CRC-32C, b
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -28,6 +27,7 @@ from strandline_tiered.s3_client import ClientHolder
 from strandline_tiered.s3_config import S3Config
 from strandline_tiered.s3_errors import CREDENTIALS, foreign_errors, of_response
 from strandline_tiered.s3_upload import Uploader
+from strandline_tiered.workers import run_workers
 
 MAX_BATCH = 1000
 """Keys of one DeleteObjects request, and of one page of a list, as S3 has it."""
@@ -158,12 +158,7 @@ class S3Store:
                 with contextlib.suppress(NoSuchObject), self._errors("delete", key):
                     await client.delete_object(Bucket=self._config.bucket, Key=self._full(key))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(SINGLE_DELETES, len(keys))):
-                    group.create_task(worker())
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+        await run_workers(min(SINGLE_DELETES, len(keys)), worker)
 
     def _full(self, key: str) -> str:
         return self._prefix + key

@@ -21,6 +21,7 @@ from strandline_tiered.s3_body import UploadBody
 from strandline_tiered.s3_client import S3Client
 from strandline_tiered.s3_config import S3Config
 from strandline_tiered.s3_errors import foreign_errors
+from strandline_tiered.workers import run_workers
 
 ABORT_TIMEOUT_S = 10.0
 
@@ -78,12 +79,7 @@ class Uploader:
                 length = min(part_bytes, source.size - start)
                 parts[index] = await self._put_part(client, key, place, index + 1, (source, start, length))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._config.concurrent_parts, len(starts))):
-                    group.create_task(worker())
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+        await run_workers(min(self._config.concurrent_parts, len(starts)), worker)
         return parts
 
     async def _put_part(
