@@ -110,7 +110,7 @@ def plan_pages(state: Leadership, context: Context) -> Step:
     effects: tuple[Effect, ...] = ()
     if draft.parts and draft.parts[0].start_offset < draft.log_start:
         state, effects = need_page(state)
-    entries = () if state.is_spilling else spillable(draft)
+    entries = () if state.is_spilling else spillable(draft, context.tail_entries, context.page_entries)
     return (replace(state, is_spilling=True), (*effects, PutPage(entries))) if entries else (state, effects)
 
 
@@ -119,7 +119,7 @@ def page_stored(state: Leadership, page: PageRef, context: Context) -> Leadershi
     draft = state.draft
     assert draft is not None
     state = replace(state, is_spilling=False)
-    if not page.holds(spillable(draft)):
+    if not page.holds(spillable(draft, context.tail_entries, context.page_entries)):
         # Retention was faster.
         return with_garbage(state, [page.name], context.rules)
     return replace(state, draft=apply(draft, Spilled(page)), is_dirty=True)

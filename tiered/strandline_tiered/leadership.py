@@ -13,7 +13,7 @@ from uuid import UUID
 
 from strandline_tiered.epochs import History
 from strandline_tiered.keys import ManifestName, Name
-from strandline_tiered.manifest import Entry, Manifest
+from strandline_tiered.manifest import PAGE_ENTRIES, TAIL_ENTRIES, Entry, Manifest
 from strandline_tiered.protocol_messages import Effect, Report, SealedSegment
 from strandline_tiered.protocol_rules import RULES, Rules
 
@@ -123,11 +123,17 @@ class Leadership:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a step may know besides the state: the local log, the wall clock (ms), which decides nothing, and limits."""
+    """What a step may know besides the state: the local log, the wall clock (ms), which decides nothing, and limits.
+
+    `max_uploads`: how many segments are under way, or wait for others before them. `tail_entries`, `page_entries`: see
+    `spillable`.
+    """
 
     local: LocalLog
     now_ms: int
     max_uploads: int = 2
+    tail_entries: int = TAIL_ENTRIES
+    page_entries: int = PAGE_ENTRIES
     rules: Rules = RULES
 
 
