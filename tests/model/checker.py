@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from tests.model.settings import Bounds, Switches
-from tests.model.state import NO_VIEW, Broker
-from tests.model.world import World, texts
 
-from strandline_broker.cluster.model import NO_LEADER
+class System(Protocol):
+    """What can be searched: states are numbers, steps have labels."""
+
+    def initial(self) -> int:
+        """Return the state in which everything begins."""
+        ...
+
+    def steps(self, state: int) -> list[tuple[str, int]]:
+        """Return every step from a state: what happened, and the state after it."""
+        ...
+
+    def violation(self, state: int) -> str:
+        """Return what is wrong in a state, nothing if all is well."""
+        ...
+
+    def changes(self, before: int, after: int) -> list[str]:
+        """Return lines for people: what a step changed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +36,6 @@ class Result:
     `exhausted`: every state within the bounds was seen. `trace`: lines for people. `steps`: the labels in them.
     """
 
-    bounds: Bounds
     states: int
     depth: int
     seconds: float
@@ -32,20 +46,18 @@ class Result:
 
 
 def explore(
-    bounds: Bounds,
-    switches: Switches | None = None,
+    make: Callable[[], System],
     *,
-    strict: bool = True,
     keep_parents: bool = False,
     max_states: int = 1 << 62,
     after: Sequence[str] = (),
 ) -> Result:
     """Search until a property is violated, or every state was seen, or `max_states` were.
 
-    `after`: labels of steps to take before the search begins. Without `keep_parents`, which doubles the memory, a violation
-    is searched for again to find its trace.
+    `make`: returns the system, new, since it remembers much. `after`: labels of steps to take before the search begins.
+    Without `keep_parents`, which doubles the memory, a violation is searched for again to find its trace.
     """
-    world = World(bounds, switches if switches is not None else Switches(), strict=strict)
+    world = make()
     prefix = walk(world, after)
     started = time.process_time()
     collects = gc.isenabled()
@@ -57,12 +69,11 @@ def explore(
             gc.enable()
     seconds = time.process_time() - started
     if found.bad_state is None:
-        return Result(bounds, found.states, found.depth, seconds, found.exhausted)
+        return Result(found.states, found.depth, seconds, found.exhausted)
     if not keep_parents:
-        return explore(bounds, switches, strict=strict, keep_parents=True, max_states=max_states, after=after)
+        return explore(make, keep_parents=True, max_states=max_states, after=after)
     steps = prefix + _path(world, found.parents, found.bad_state)
     return Result(
-        bounds,
         found.states,
         found.depth,
         seconds,
@@ -73,7 +84,7 @@ def explore(
     )
 
 
-def walk(world: World, labels: Sequence[str]) -> list[tuple[str, int]]:
+def walk(world: System, labels: Sequence[str]) -> list[tuple[str, int]]:
     """Take these steps and return them with the state after each, up to the first in which something is wrong.
 
     Raises LookupError where a step cannot be taken.
@@ -100,7 +111,7 @@ class _Search:
     parents: dict[int, int] = field(default_factory=dict)
 
 
-def _search(world: World, first: int, keep_parents: bool, max_states: int) -> _Search:
+def _search(world: System, first: int, keep_parents: bool, max_states: int) -> _Search:
     parents: dict[int, int] = {first: first}
     seen = parents.keys() if keep_parents else {first}
     frontier = [first]
@@ -125,7 +136,7 @@ def _search(world: World, first: int, keep_parents: bool, max_states: int) -> _S
     return _Search(len(seen), depth - 1, not frontier, None, parents)
 
 
-def _path(world: World, parents: dict[int, int], state: int) -> list[tuple[str, int]]:
+def _path(world: System, parents: dict[int, int], state: int) -> list[tuple[str, int]]:
     path: list[tuple[str, int]] = []
     while parents[state] != state:
         parent = parents[state]
@@ -135,30 +146,11 @@ def _path(world: World, parents: dict[int, int], state: int) -> list[tuple[str, 
     return path[::-1]
 
 
-def _readable(world: World, steps: list[tuple[str, int]]) -> list[str]:
+def _readable(world: System, steps: list[tuple[str, int]]) -> list[str]:
     lines = []
     before = world.initial()
     for number, (label, state) in enumerate(steps, 1):
         lines.append(f"{number:3}  {label}")
-        (_, old), (_, new) = world.unpack(before), world.unpack(state)
-        lines.extend(
-            f"       {_describe_broker(world, broker)}"
-            for broker, former in zip(new, old, strict=True)
-            if broker != former
-        )
+        lines.extend(f"       {line}" for line in world.changes(before, state))
         before = state
     return lines
-
-
-def _describe_broker(world: World, broker: Broker) -> str:
-    if broker.view == NO_VIEW:
-        role = "knows nothing of the store"
-    elif broker.leads:
-        role = f"leads epoch {world.partitions[broker.view].leader_epoch}"
-    elif world.partitions[broker.view].leader in (NO_LEADER, broker.number):
-        role = f"waits in epoch {world.partitions[broker.view].leader_epoch}"
-    else:
-        view = world.partitions[broker.view]
-        role = f"follows broker {view.leader} in epoch {view.leader_epoch}"
-    synced = "" if world.bounds.flush_replicated else f", synced {broker.synced}"
-    return f"broker {broker.number}/{broker.generation}: log {texts(broker.log)}{synced}, {role}"

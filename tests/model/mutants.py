@@ -6,8 +6,10 @@ Bounds are the smallest that show the need of the rule; a larger world finds the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tests.model.settings import Bounds, Switches
+from tests.model.world import World
 
 from strandline_broker.cluster.transitions import RULES, Rules
 
@@ -31,9 +33,15 @@ class Mutant:
     needless: str = ""
 
     @property
-    def recorded_bounds(self) -> Bounds:
-        """The world in which the recorded trace can be followed."""
-        return replace(self.bounds, epochs=self.bounds.epochs + 1) if self.strict else self.bounds
+    def folder(self) -> Path:
+        """Where the traces are."""
+        return Path(__file__).parent / "traces"
+
+    def world(self, *, strict: bool, recorded: bool = False, with_the_rule: bool = False) -> World:
+        """Return the world to search, or the one in which the recorded trace can be followed."""
+        longer = 1 if recorded and self.strict else 0
+        bounds = replace(self.bounds, epochs=self.bounds.epochs + longer)
+        return World(bounds, Switches() if with_the_rule else self.switches, strict=strict)
 
 
 def without(**rules: object) -> Rules:

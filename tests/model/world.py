@@ -17,7 +17,7 @@ from tests.model.shared import Decision, Leases, SharedMoves
 from tests.model.starts import Starts
 from tests.model.state import BITS, MASK, NO_EPOCH, NO_VIEW, Broker, Fetch, Log, Shared, Table
 
-from strandline_broker.cluster.model import BrokerIdentity, PartitionState
+from strandline_broker.cluster.model import NO_LEADER, BrokerIdentity, PartitionState
 from strandline_broker.cluster.transitions import new_partition
 
 # A step to be: what happens, and what it adds to a packed state.
@@ -456,6 +456,26 @@ class World:
             if broker.log[:end][: len(acknowledged)] != acknowledged:
                 return f"broker {broker.number} may be elected without {texts(acknowledged)}"
         return ""
+
+    # -- for people --
+
+    def changes(self, before: int, after: int) -> list[str]:
+        """Return a line for each broker that a step changed."""
+        pairs = zip(self.unpack(before)[1], self.unpack(after)[1], strict=True)
+        return [self._describe(broker) for former, broker in pairs if broker != former]
+
+    def _describe(self, broker: Broker) -> str:
+        if broker.view == NO_VIEW:
+            role = "knows nothing of the store"
+        elif broker.leads:
+            role = f"leads epoch {self.partitions[broker.view].leader_epoch}"
+        elif self.partitions[broker.view].leader in (NO_LEADER, broker.number):
+            role = f"waits in epoch {self.partitions[broker.view].leader_epoch}"
+        else:
+            view = self.partitions[broker.view]
+            role = f"follows broker {view.leader} in epoch {view.leader_epoch}"
+        synced = "" if self.bounds.flush_replicated else f", synced {broker.synced}"
+        return f"broker {broker.number}/{broker.generation}: log {texts(broker.log)}{synced}, {role}"
 
 
 def texts(log: Log) -> str:

@@ -221,6 +221,8 @@ class Chaos:
         current = self.tenures[-1]
         through = current.state.tiered_through
         if through is not None and broker is not current.broker:
+            # Whoever follows leads no more.
+            self.tenures = [one for one in self.tenures if one.broker is not broker]
             broker.may_delete = max(broker.may_delete, through)
             broker.log_start = max(broker.log_start, current.state.confirmed_log_start or 0)
         broker.start = max(broker.start, min(broker.may_delete, self.end) // broker.segment * broker.segment)
