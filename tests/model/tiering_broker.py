@@ -227,9 +227,7 @@ class Tiering:
     def ended(self, broker: Broker) -> After:
         """Let a leadership end; what it sent goes on."""
         sent = tuple(Send(self.requests[number].write) for number in broker.awaited)
-        ended = broker._replace(
-            machine=NO_MACHINE, awaited=(), answers=(), asked=(), may_delete=0, saw_successor=False
-        )
+        ended = broker._replace(machine=NO_MACHINE, awaited=(), answers=(), asked=(), saw_successor=False)
         return ended, sent
 
     # -- protocol steps --

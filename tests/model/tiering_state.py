@@ -44,8 +44,8 @@ class Request(NamedTuple):
 class Broker(NamedTuple):
     """One broker. `machine`: number of its leadership, if it leads, or believes so, in `epoch`.
 
-    `log`: its records from offset 0 on; those below `start` are not on its disk any more. `may_delete`: what the leader of
-    `epoch` released. `awaited`: requests under way; `answers`: those that were carried out; `asked`: reads.
+    `log`: its records from offset 0 on; those below `start` are not on its disk any more. `may_delete`: what was released
+    to it, in this epoch or before. `awaited`: requests under way; `answers`: those that were carried out; `asked`: reads.
     `uploads`: how many names of segments it used in `epoch`. `saw_successor`: only if it looks before it writes.
     """
 
