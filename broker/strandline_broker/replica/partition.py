@@ -107,7 +107,7 @@ class Partition(PartitionOffsets):
         self.topic_id = topic_id
         self.index = index
         self.log = log
-        self.tier = PartitionTier(log, self._tier_moved) if log.tier is not None else None
+        self.tier = PartitionTier(log, self._tell_followers) if log.tier is not None else None
         self.is_leader = False
         self.leader_id = -1
         self.leader_epoch = -1
@@ -204,7 +204,7 @@ class Partition(PartitionOffsets):
     def start_tiering(self) -> PartitionTier:
         """Let a part of this partition lie in the bucket from now on. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
         if self.tier is None:
-            self.tier = PartitionTier(self.log, self._tier_moved)
+            self.tier = PartitionTier(self.log, self._tell_followers)
         return self.tier
 
     def check_leader(self, current_leader_epoch: int = -1) -> None:
@@ -349,9 +349,9 @@ class Partition(PartitionOffsets):
         if self.fetch_waiters:
             for reader in tuple(self.fetch_waiters):
                 reader.data_arrived(max(arrived, 1))
-        self._tier_moved()
+        self._tell_followers()
 
-    def _tier_moved(self) -> None:
+    def _tell_followers(self) -> None:
         """Tell followers, and let DeleteRecords look again."""
         for follower, key in tuple(self.replica_waiters.items()):
             follower.high_watermark_moved(key)
@@ -485,7 +485,7 @@ class Partition(PartitionOffsets):
         if self.tier is not None:
             self.tier.raise_log_start(offset)
         self.log.advance_start(offset)
-        self._tier_moved()
+        self._tell_followers()
 
     def cut(self, offset: int) -> None:
         """Drop everything from `offset` on that the leader does not have. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
