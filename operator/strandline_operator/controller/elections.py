@@ -108,6 +108,8 @@ def _elect(world: World, slice_: PartitionSet, state: PartitionState) -> transit
         min_isr=slice_.min_insync_replicas,
         unclean_allowed=slice_.unclean_leader_election,
         flush_replicated=world.cluster is not None and world.cluster.flush_replicated,
+        # Also where the Cluster seems to have no bucket: brokers know better, and say at once that nothing is to be done.
+        tierable=slice_.tierable,
     )
 
 
@@ -134,7 +136,8 @@ def _notices(slice_: PartitionSet, elections: Mapping[int, transitions.Election]
                 f"broker {leader} leads {named} without having been in sync: acknowledged records may be lost "
                 "(unclean.leader.election.enable)"
             ),
+            transitions.Outcome.RESTORED: f"broker {leader} leads {named}, whose records are in the bucket",
         }.get(outcome)
         if text is not None:
-            warning = outcome is not transitions.Outcome.ELIGIBLE
+            warning = outcome not in (transitions.Outcome.ELIGIBLE, transitions.Outcome.RESTORED)
             yield Notice(PARTITION_SET, slice_.name, f"Election{outcome}", text, warning=warning)

@@ -94,7 +94,8 @@ def count(sets: TopicSets, live: Live, factor: int | None = None) -> Counts:
                 found["under_min_isr"].append(name)
             if state.leader == NO_LEADER or state.leader not in live:
                 found["offline"].append(name)
-                if all(ref.broker_id in live for ref in (*state.isr, *state.elr)) and not in_sync:
+                members = (*state.isr, *state.elr)
+                if members and all(ref.broker_id in live for ref in members) and not in_sync:
                     found["replaced"].append(name)
     return Counts(
         total,

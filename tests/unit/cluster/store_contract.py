@@ -119,7 +119,7 @@ class StoreContract:
 
     @with_store
     async def test_every_kind_of_the_model_survives_the_store(self, store: ClusterStore) -> None:
-        part = partition_set(partition(1, 2, 3), partition(2, 3, 1))
+        part = partition_set(partition(1, 2, 3), partition(2, 3, 1, recovering=True))
         stored = PartitionSet.from_object(await store.create(PARTITION_SET, part.to_object()))
         assert (stored.partitions, stored.topic_id, stored.cluster) == (part.partitions, part.topic_id, "dev")
         lease = BrokerLease(

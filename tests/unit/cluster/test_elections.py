@@ -8,7 +8,7 @@ import pytest
 from tests.unit.cluster.support import broker, live, offline, partition, refs
 
 from strandline_broker.cluster.model import NO_LEADER, ReplicaRef
-from strandline_broker.cluster.transitions import RULES, Outcome, elect, fence, react
+from strandline_broker.cluster.transitions import RULES, Outcome, elect, fence, react, recovered
 
 
 def test_a_healthy_leader_stays() -> None:
@@ -204,3 +204,58 @@ def test_react_is_one_change() -> None:
     assert fenced_only.outcome is Outcome.UNCHANGED
     assert fenced_only.state == partition(1, 2, isr=refs(1), partition_epoch=11)
     assert fence(fenced_only.state, live=live(1), min_isr=1) is fenced_only.state
+
+
+# -- elections that may lose records which the bucket has --
+
+
+@pytest.mark.parametrize("tierable", [True, False])
+def test_an_election_that_may_lose_tiered_records_leaves_the_partition_recovering(tierable: bool) -> None:
+    unclean = elect(
+        partition(1, 2, isr=refs(1)), live=live(2), min_isr=1, unclean_allowed=True, tierable=tierable
+    )
+    assert (unclean.outcome, unclean.state.recovering) == (Outcome.UNCLEAN, tierable)
+    wiped = live(broker(1, generation=2, incarnation="again"))
+    lossy = react(
+        partition(1, 2, isr=refs(1)), live=wiped, min_isr=1, flush_replicated=True, tierable=tierable
+    )
+    assert (lossy.outcome, lossy.state.recovering) == (Outcome.POSSIBLE_LOSS, tierable)
+
+
+def test_no_other_election_does() -> None:
+    state = partition(1, 2, 3, isr=refs(1, 3), elr=refs(2))
+    for alive in (live(1, 2, 3), live(2, 3), live(2), live(), live(broker(1, incarnation="again"))):
+        assert not react(state, live=alive, min_isr=3, unclean_allowed=True, tierable=True).state.recovering
+
+
+def test_later_elections_leave_it_recovering_until_a_leader_has_recovered() -> None:
+    state = elect(
+        partition(1, 2, isr=refs(1)), live=live(2), min_isr=1, unclean_allowed=True, tierable=True
+    ).state
+    again = react(state, live=live(broker(2, incarnation="again")), min_isr=1, tierable=False).state
+    gone = react(again, live=live(), min_isr=1).state
+    assert again.recovering
+    assert (gone.leader, gone.recovering) == (NO_LEADER, True)
+    settled = recovered(again, broker_id=2, leader_epoch=again.leader_epoch)
+    assert settled == replace(again, recovering=False, partition_epoch=again.partition_epoch + 1)
+
+
+def test_only_the_leader_of_the_epoch_says_that_a_partition_has_recovered() -> None:
+    state = partition(1, 2, recovering=True)
+    assert recovered(state, broker_id=2, leader_epoch=3) is state
+    assert recovered(state, broker_id=1, leader_epoch=2) is state
+    assert recovered(offline(1, 2, recovering=True), broker_id=1, leader_epoch=3).recovering
+    intact = partition(1, 2)
+    assert recovered(intact, broker_id=1, leader_epoch=3) is intact
+
+
+def test_a_restored_partition_that_nobody_was_in_sync_of_is_led_by_whoever_lives() -> None:
+    restored = offline(1, 2, 3, isr=(), leader_epoch=7, recovering=True)
+    assert react(restored, live=live(), min_isr=2).state is restored
+    election = react(restored, live=live(2, 3), min_isr=2)
+    assert (election.outcome, election.may_lose_records) == (Outcome.RESTORED, False)
+    new = election.state
+    assert (new.leader, new.leader_epoch, new.isr, new.elr, new.recovering) == (2, 8, refs(2), (), True)
+    # From then on it is as others are: whoever took records must not be passed over.
+    assert react(new, live=live(3), min_isr=2).outcome is Outcome.OFFLINE
+    assert react(offline(1, 2, isr=()), live=live(1, 2), min_isr=1).outcome is Outcome.UNCHANGED

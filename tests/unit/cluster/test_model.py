@@ -29,6 +29,7 @@ from strandline_broker.cluster.model import (
     topic_label,
     topic_object_name,
 )
+from strandline_broker.log.config import LogConfig
 
 broker_ids = st.integers(0, 500)
 members = st.lists(st.builds(ReplicaRef, broker_ids, st.integers(1, 2**53 - 1)), max_size=4).map(tuple)
@@ -44,6 +45,7 @@ partitions = st.builds(
     leader_epoch=st.integers(0, 2**31 - 1),
     leader_incarnation=st.text(max_size=8),
     partition_epoch=st.integers(0, 2**31 - 1),
+    recovering=st.booleans(),
 )
 endpoints = st.builds(Endpoint, st.text(max_size=9), st.integers(1, 65535))
 topic_names = st.text("abcXYZ019._-", min_size=1, max_size=249)
@@ -104,6 +106,14 @@ def test_the_json_shape_of_a_partition_set() -> None:
     }
 
 
+def test_a_partition_is_recovering_only_where_its_object_says_so() -> None:
+    intact, recovering = partition(1), partition(1, recovering=True)
+    assert recovering.to_object() == {**intact.to_object(), "recovering": True}
+    # As stored before there was such a thing.
+    assert "recovering" not in intact.to_object()
+    assert not PartitionState.from_object(intact.to_object()).recovering
+
+
 def test_partitions_are_numbered_across_slices() -> None:
     part = partition_set(partition(1), partition(2), slice_index=3)
     assert part.first_partition == 300
@@ -128,6 +138,21 @@ def test_settings_that_decide_elections_are_read_from_the_config() -> None:
     config = {"min.insync.replicas": "2", "unclean.leader.election.enable": "True"}
     assert partition_set(partition(1), config=config).min_insync_replicas == 2
     assert partition_set(partition(1), config=config).unclean_leader_election
+
+
+@pytest.mark.parametrize(
+    ("config", "tierable"),
+    [
+        ({}, True),
+        ({"remote.storage.enable": "true", "cleanup.policy": "delete"}, True),
+        ({"remote.storage.enable": "false"}, False),
+        ({"cleanup.policy": "compact"}, False),
+        ({"cleanup.policy": "compact,delete"}, False),
+    ],
+)
+def test_topics_move_to_the_bucket_as_their_config_says(config: dict[str, str], tierable: bool) -> None:
+    assert partition_set(partition(1), config=config).tierable == tierable
+    assert LogConfig.from_topic_config(config).tierable == tierable, "brokers see it in the same way"
 
 
 @given(

@@ -33,6 +33,7 @@ from strandline_broker.cluster.transitions import (
     is_moving,
     is_reassigning,
     react,
+    recovered,
     request_reassignment,
     shrink_isr,
     start_reassignment,
@@ -142,9 +143,11 @@ def take_step(world: World, draw: Any) -> None:
             min_isr=min_isr,
             unclean_allowed=world.unclean,
             flush_replicated=world.flush_replicated,
+            tierable=True,
             **options,
         )
         world.check_election(state, election)
+        assert election.state.recovering == (state.recovering or election.may_lose_records)
         world.become(election.state)
     elif action == "shrink":
         gone = draw(st.sets(st.sampled_from(BROKERS)))
@@ -186,6 +189,13 @@ def take_step(world: World, draw: Any) -> None:
             assert set(state.adding) <= set(new.isr_ids)
             assert len(new.isr) >= effective_min_isr(min_isr, new)
         world.become(new)
+    elif action == "recover":
+        epoch = draw(st.integers(state.leader_epoch - 1, state.leader_epoch))
+        new = recovered(state, broker_id=broker_id, leader_epoch=epoch)
+        if new is not state:
+            assert (state.leader, state.leader_epoch, state.recovering) == (broker_id, epoch, True)
+            assert new == replace(state, recovering=False, partition_epoch=state.partition_epoch + 1)
+        world.become(new)
     else:
         assert action == "configure"
         world.min_isr = draw(st.integers(1, 4))
@@ -195,11 +205,13 @@ def take_step(world: World, draw: Any) -> None:
         new = changed.partitions[0]
         assert set(new.elr) <= set(state.elr), "a setting makes nobody eligible"
         world.become(new)
+    if action not in ("elect", "elect preferred", "react", "recover"):
+        assert world.state.recovering == state.recovering
 
 
 ACTIONS = (
     "die", "start", "start wiped", "start draining", "fence", "elect", "elect preferred", "react", "shrink",
-    "grow", "reassign", "request", "begin", "cancel", "advance", "configure",
+    "grow", "reassign", "request", "begin", "cancel", "advance", "configure", "recover",
 )  # fmt: skip
 
 

@@ -137,6 +137,7 @@ def test_what_the_code_writes_fits() -> None:
         leader=-1,
         leader_incarnation="a" * 12,
         elr=(ReplicaRef(1, 1),),
+        recovering=True,
     )
     part = new_partition_set(
         cluster="demo",

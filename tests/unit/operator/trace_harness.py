@@ -369,7 +369,7 @@ def partition_text(state: dict[str, Any]) -> str:
     for key in ("adding", "removing", "target"):
         if state.get(key):
             text += f" {key} {','.join(map(str, state[key]))}"
-    return text
+    return text + (" recovering" if state.get("recovering") else "")
 
 
 def status_text(obj: dict[str, Any]) -> list[str]:

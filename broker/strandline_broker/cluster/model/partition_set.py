@@ -35,7 +35,9 @@ class PartitionState:
     the brokers in `removing`, and those that were added stand in `adding` too. `target` are the replicas that
     a reassignment asks for which has not begun: the controller begins a bounded number at once. `leader` is
     -1 for none. `leader_incarnation` names the start of the leader to which `leader_epoch` was given: a
-    restarted leader finds another one and waits.
+    restarted leader finds another one and waits. `recovering`: an election may have lost records that the bucket holds, or
+    the partition was restored from there, and no leader has said since that its log agrees with the bucket (design
+    section 3.3).
     """
 
     replicas: tuple[int, ...]
@@ -48,6 +50,7 @@ class PartitionState:
     removing: tuple[int, ...] = ()
     elr: tuple[ReplicaRef, ...] = ()
     target: tuple[int, ...] = ()
+    recovering: bool = False
 
     @property
     def isr_ids(self) -> tuple[int, ...]:
@@ -71,11 +74,14 @@ class PartitionState:
             isr=tuple(_ref(entry) for entry in obj["isr"]),
             elr=tuple(_ref(entry) for entry in obj.get("elr", ())),
             target=tuple(obj.get("target", ())),
+            recovering=bool(obj.get("recovering", False)),
         )
 
     def to_object(self) -> dict[str, Any]:
         """Return the JSON shape of one element of `spec.partitions`."""
+        # What is rarely there is left out: brokers read slices of a hundred partitions again and again.
         waiting = {"target": list(self.target)} if self.target else {}
+        recovering = {"recovering": True} if self.recovering else {}
         return {
             "replicas": list(self.replicas),
             "adding": list(self.adding),
@@ -87,6 +93,7 @@ class PartitionState:
             "isr": [_ref_object(ref) for ref in self.isr],
             "elr": [_ref_object(ref) for ref in self.elr],
             **waiting,
+            **recovering,
         }
 
 
@@ -139,6 +146,12 @@ class PartitionSet:
     def unclean_leader_election(self) -> bool:
         """Whether the topic allows `unclean.leader.election.enable`."""
         return self.config.get("unclean.leader.election.enable", "false").lower() == "true"
+
+    @property
+    def tierable(self) -> bool:
+        """Whether the topic's records move to the bucket, where the Cluster has one (design section 7.2)."""
+        compacted = "compact" in self.config.get("cleanup.policy", "delete").split(",")
+        return self.config.get("remote.storage.enable", "true").lower() == "true" and not compacted
 
     def position_of(self, index: int) -> int:
         """Return where partition number `index` stands in `partitions`.

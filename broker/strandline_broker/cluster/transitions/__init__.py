@@ -7,7 +7,7 @@ clock, a store or a network. `rules` holds the rules they keep, one predicate ea
 from __future__ import annotations
 
 from .assignment import Load, NotEnoughBrokers, assign, assign_replicas, new_partition
-from .election import Election, Outcome, elect, has_valid_leader, react
+from .election import Election, Outcome, elect, has_valid_leader, react, recovered
 from .factor import with_factor
 from .isr import depose, does_without, fence, grow_isr, may_join_isr, shrink_isr, spared, step_down
 from .reassignment import (
@@ -64,6 +64,7 @@ __all__ = [
     "may_join_isr",
     "new_partition",
     "react",
+    "recovered",
     "request_reassignment",
     "shrink_isr",
     "spared",

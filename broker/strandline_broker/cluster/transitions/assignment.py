@@ -155,22 +155,29 @@ def assign(
     *,
     load: Load | None = None,
     first_leader_epoch: int = 0,
+    recovering: bool = False,
 ) -> list[PartitionState]:
     """Return the states of new partitions: placed, with a leader, and every living replica in the ISR.
 
     That everybody is in sync holds for partitions that never had a record, and for no others. A broker with
     an empty incarnation is placed on but counts as dead. `first_leader_epoch` must lie above every epoch that
-    this topic id ever had, in the bucket or on a broker. Raises NotEnoughBrokers also when no replica of a
-    partition lives.
+    this topic id ever had, in the bucket or on a broker. `recovering`: the partitions' records are in the bucket. Raises
+    NotEnoughBrokers also when no replica of a partition lives.
     """
     by_id = {broker.broker_id: broker for broker in brokers}
     racks = [(broker.broker_id, broker.rack) for broker in brokers]
     placements = assign_replicas(partition_count, replication_factor, racks, load=load)
-    return [new_partition(replicas, by_id, first_leader_epoch) for replicas in placements]
+    return [
+        new_partition(replicas, by_id, first_leader_epoch, recovering=recovering) for replicas in placements
+    ]
 
 
 def new_partition(
-    replicas: Sequence[int], brokers: dict[int, BrokerIdentity], first_leader_epoch: int = 0
+    replicas: Sequence[int],
+    brokers: dict[int, BrokerIdentity],
+    first_leader_epoch: int = 0,
+    *,
+    recovering: bool = False,
 ) -> PartitionState:
     """Return the first state of a new partition with the given replicas (see `assign`)."""
     alive = [broker_id for broker_id in replicas if broker_id in brokers and brokers[broker_id].incarnation]
@@ -184,4 +191,5 @@ def new_partition(
         leader=leader,
         leader_epoch=first_leader_epoch,
         leader_incarnation=brokers[leader].incarnation,
+        recovering=recovering,
     )

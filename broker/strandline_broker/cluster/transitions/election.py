@@ -5,6 +5,9 @@ State of a partition:
     led ──leader dead, or started anew; somebody eligible lives──▶ led, in a new epoch
     led ──nobody eligible lives──▶ offline (leader -1), in a new epoch
     offline ──somebody eligible is back──▶ led, in a new epoch
+    any ──an election that may lose records which the bucket has──▶ led, in a new epoch, recovering
+    restored: recovering, and nobody is in sync or eligible ──a replica lives──▶ led, in a new epoch, recovering
+    led, recovering ──its leader's log agrees with the bucket (`recovered`)──▶ led
 
 The controller calls `elect` after `isr.fence`, or both at once with `react`, whenever Leases changed. Pure;
 two controllers that decide at once are told apart by the store, which tests the partition epoch.
@@ -30,6 +33,7 @@ class Outcome(StrEnum):
     ELIGIBLE = "Eligible"
     POSSIBLE_LOSS = "PossibleLoss"
     UNCLEAN = "Unclean"
+    RESTORED = "Restored"
     OFFLINE = "Offline"
 
 
@@ -65,17 +69,20 @@ def elect(
     flush_replicated: bool = False,
     prefer_first: bool = False,
     replaced: Collection[int] = (),
+    tierable: bool = False,
     rules: Rules = RULES,
 ) -> Election:
     """Give the partition a leader if it needs one.
 
     `live` holds who may lead now. Candidates, each group in replica order: ISR members; then former members
     that are still eligible (ELR); then a sole member that may have lost bytes, where that risk was accepted;
-    then anyone, where the topic allows `unclean.leader.election.enable`. Only brokers with the generation
+    then anyone, where the topic allows `unclean.leader.election.enable`, or where all that counts is in the bucket: a
+    partition that is recovering and never had anybody in sync. Only brokers with the generation
     that ISR or ELR names count in the first two. A leader that is draining hands over to a member that is
     not, and leads on if there is none. `prefer_first` moves leadership to the first replica if that is in
     sync (Kafka's preferred election). `replaced` are brokers whose logs are known to have been replaced, beyond what
-    ISR and ELR show: an unclean election takes them last.
+    ISR and ELR show: an unclean election takes them last. `tierable`: whether the bucket may have records of the topic
+    (`PartitionSet.tierable`): where an election may lose some that are there, the partition is `recovering` from then on.
     """
     valid = has_valid_leader(state, live, rules)
     if valid and not live[state.leader].draining and not prefer_first:
@@ -91,7 +98,7 @@ def elect(
         return Election(_led_by(state, wanted[0], rules), Outcome.IN_SYNC)
     if in_sync:
         return Election(_led_by(state, (staying or in_sync)[0], rules), Outcome.IN_SYNC)
-    return _elect_outside_isr(
+    election = _elect_outside_isr(
         state,
         live,
         min_isr,
@@ -100,6 +107,9 @@ def elect(
         replaced=replaced,
         rules=rules,
     )
+    if tierable and election.may_lose_records:
+        return replace(election, state=replace(election.state, recovering=True))
+    return election
 
 
 def _elect_outside_isr(
@@ -123,10 +133,12 @@ def _elect_outside_isr(
         sole = live.get(state.isr[0].broker_id)
         if sole is not None:
             return Election(_alone(state, sole, rules), Outcome.POSSIBLE_LOSS)
-    if unclean_allowed:
+    is_restored = state.recovering and not (state.isr or state.elr)
+    if unclean_allowed or is_restored:
         anyone = _unclean_candidates(state, live, replaced, rules)
         if anyone:
-            return Election(_alone(state, anyone[0], rules), Outcome.UNCLEAN)
+            outcome = Outcome.RESTORED if is_restored else Outcome.UNCLEAN
+            return Election(_alone(state, anyone[0], rules), outcome)
     if state.leader == NO_LEADER:
         return Election(state, Outcome.UNCHANGED)
     return Election(depose(state), Outcome.OFFLINE)
@@ -139,6 +151,7 @@ def react(
     min_isr: int,
     unclean_allowed: bool = False,
     flush_replicated: bool = False,
+    tierable: bool = False,
     rules: Rules = RULES,
 ) -> Election:
     """Do what a change of the living brokers asks for: `fence`, then `elect`, as one change.
@@ -155,6 +168,7 @@ def react(
         unclean_allowed=unclean_allowed,
         flush_replicated=flush_replicated,
         replaced=[ref.broker_id for ref in replaced_logs(state, live, rules)],
+        tierable=tierable,
         rules=rules,
     )
     if election.state is state:
@@ -165,6 +179,17 @@ def react(
         if leaving:
             new = shrink_isr(new, out_of_sync=leaving, min_isr=min_isr, rules=rules)
     return replace(election, state=replace(new, partition_epoch=state.partition_epoch + 1))
+
+
+def recovered(state: PartitionState, *, broker_id: int, leader_epoch: int) -> PartitionState:
+    """Return the partition as one that agrees with the bucket: the decision of the leader of that very epoch.
+
+    It has to be behind a confirmed manifest of its own in it, or to know that the bucket holds nothing of the partition
+    (design section 7.3). The very same state for anybody else, and where nothing was to be recovered.
+    """
+    if not state.recovering or (state.leader, state.leader_epoch) != (broker_id, leader_epoch):
+        return state
+    return replace(state, recovering=False, partition_epoch=state.partition_epoch + 1)
 
 
 def _ref(broker: BrokerIdentity) -> ReplicaRef:
