@@ -1,17 +1,18 @@
 """Topic manifests: what a topic is, so that a bucket alone can bring it back (design 7.1, invariant 6); and its end.
 
-Who uses it: the leader of partition 0, which writes one when the topic changed, each under its epoch and the next sequence;
-restore; whoever sweeps what is left of a deleted topic. Pure.
+Who uses it: the leader of partition 0, which writes one at the beginning of its epoch and whenever the topic changed, each
+under its epoch and a higher sequence; restore; whoever sweeps what is left of a deleted topic. Pure.
 
 A topic that is being deleted has a *tombstone*: a topic manifest that says since when. While it lasts, which is the grace
-period of the deletion, a higher manifest without one brings the topic back. After that everything is swept but the highest
-topic manifest: an id with a tombstone is never adopted again, whatever lands late.
+period of the deletion, a higher manifest without one brings the topic back. When the cluster has purged the topic's id,
+which nothing takes back, anybody writes the *final tombstone* and sweeps everything else, again and again
+(`topic_sweep`): an id with a tombstone is never adopted again, whatever lands late.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from strandline_tiered import json_body
@@ -20,8 +21,6 @@ from strandline_tiered.keys import (
     MAX_EPOCH,
     MAX_PARTITION,
     MAX_SEQUENCE,
-    ClaimName,
-    ManifestName,
     TopicKeys,
     TopicManifestName,
     parse_key,
@@ -29,6 +28,8 @@ from strandline_tiered.keys import (
 
 MAGIC = b"SLTM"
 VERSION = 1
+FINAL = TopicManifestName(MAX_EPOCH, MAX_SEQUENCE)
+"""The greatest name there is: that of a final tombstone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,9 @@ class TopicManifest:
     """A topic at some time.
 
     `name`: the leader epoch of partition 0 and the sequence under which it is written. `topic_epoch`: that of the
-    PartitionSet it was read from. `config`: what the topic itself sets. `deleted_at_ms`: the tombstone, None while it
-    lives. `written_at_ms`: the wall clock, which decides nothing.
+    PartitionSet it was read from. `config`: what that says, which is what the topic itself sets and the defaults of its
+    cluster: a topic that is brought back elsewhere behaves as before. `deleted_at_ms`: the tombstone, None while it lives.
+    `written_at_ms`: the wall clock, which decides nothing.
     """
 
     topic: str
@@ -95,31 +97,29 @@ def decode_topic_manifest(data: bytes) -> TopicManifest:
     return manifest
 
 
-def may_sweep(
-    tombstone: TopicManifest,
-    listed: Iterable[TopicManifestName | ManifestName | ClaimName],
-    leader_epoch: int,
-) -> bool:
-    """Whether the leader of partition 0 may sweep, once the grace period is over.
+def says_the_same(one: TopicManifest, other: TopicManifest) -> bool:
+    """Whether two manifests describe the same topic, whoever wrote them, when, and from which version of its record."""
+    return one == replace(other, name=one.name, topic_epoch=one.topic_epoch, written_at_ms=one.written_at_ms)
 
-    `tombstone`: what it wrote, and what is stored. `listed`: topic manifests, and partition 0's manifests and claims, all
-    listed after that. As with any deletion: write, then look. What a successor wrote, or claimed, stops it.
+
+def final_tombstone(topic: TopicKeys) -> TopicManifest:
+    """Return the last word about a topic that the cluster purged for good.
+
+    It stands above every manifest that may still land, and has the same bytes whoever writes it: so anybody may, again and
+    again. It tells nothing of what the topic was.
     """
-    if tombstone.deleted_at_ms is None or tombstone.name.leader_epoch != leader_epoch:
-        return False
-    return all(
-        name <= tombstone.name if isinstance(name, TopicManifestName) else name.leader_epoch <= leader_epoch
-        for name in listed
+    return TopicManifest(
+        topic=topic.topic,
+        topic_id=topic.topic_id,
+        name=FINAL,
+        topic_epoch=0,
+        partitions=1,
+        replicas=1,
+        deleted_at_ms=0,
     )
 
 
-def may_sweep_again(highest: TopicManifest, is_purged: bool) -> bool:
-    """Whether anybody may sweep what landed late: the cluster purged this id for good, and it has no leader any more."""
-    return is_purged and highest.deleted_at_ms is not None
-
-
 def swept(topic: TopicKeys, keys: Iterable[str]) -> list[str]:
-    """Return which of the keys of a topic a sweep deletes: all of ours but the highest topic manifest."""
-    ours = [(key, parsed.name) for key in keys if (parsed := parse_key(key)) and parsed.topic == topic]
-    highest = max((name for _, name in ours if isinstance(name, TopicManifestName)), default=None)
-    return [key for key, name in ours if not (isinstance(name, TopicManifestName) and name == highest)]
+    """Return which of the keys of a purged topic a sweep deletes, once its final tombstone is stored: all other ones."""
+    last = topic.key(FINAL)
+    return [key for key in keys if key != last and (parsed := parse_key(key)) and parsed.topic == topic]

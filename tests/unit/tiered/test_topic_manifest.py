@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -20,14 +20,15 @@ from strandline_tiered.keys import (
     SegmentName,
     TopicKeys,
     TopicManifestName,
+    parse_key,
 )
 from strandline_tiered.topic_manifest import (
     MAGIC,
     TopicManifest,
     decode_topic_manifest,
     encode_topic_manifest,
-    may_sweep,
-    may_sweep_again,
+    final_tombstone,
+    says_the_same,
     swept,
 )
 
@@ -43,8 +44,6 @@ MANIFEST = TopicManifest(
     written_at_ms=NOW_MS,
 )
 TOMBSTONE = replace(MANIFEST, name=TopicManifestName(4, 3), deleted_at_ms=NOW_MS)
-
-Listed: TypeAlias = TopicManifestName | ManifestName | ClaimName
 
 MANIFESTS = st.builds(
     TopicManifest,
@@ -123,44 +122,43 @@ def test_a_later_version_is_refused() -> None:
         decode_topic_manifest(seal(MAGIC, 2, b"{}"))
 
 
-def test_a_sweep_needs_an_own_tombstone_and_no_successor() -> None:
-    listed: list[Listed] = [
-        MANIFEST.name,
-        TOMBSTONE.name,
-        ClaimName(4),
-        ManifestName(4, 9),
-        ManifestName(3, 1),
+def test_what_changes_from_writer_to_writer_is_no_change_of_the_topic() -> None:
+    later = replace(MANIFEST, name=TopicManifestName(9, 9), topic_epoch=12, written_at_ms=1)
+    assert says_the_same(later, MANIFEST)
+    changes: list[dict[str, Any]] = [
+        {"partitions": 13},
+        {"replicas": 1},
+        {"config": {}},
+        {"deleted_at_ms": 5},
+        {"topic_id": UUID(int=9)},
+        {"topic": "other"},
     ]
-    assert may_sweep(TOMBSTONE, listed, 4)
-    assert not may_sweep(replace(TOMBSTONE, deleted_at_ms=None), listed, 4)
-    assert not may_sweep(TOMBSTONE, listed, 5), "a new leader writes it again first"
-    successors: list[Listed] = [
-        ClaimName(5),
-        ManifestName(5, 1),
-        TopicManifestName(5, 1),
-        TopicManifestName(4, 4),
-    ]
-    for later in successors:
-        assert not may_sweep(TOMBSTONE, [*listed, later], 4)
+    for change in changes:
+        assert not says_the_same(replace(later, **change), MANIFEST)
 
 
-def test_what_lands_after_the_purge_is_swept_by_anybody() -> None:
-    assert may_sweep_again(TOMBSTONE, is_purged=True)
-    assert not may_sweep_again(TOMBSTONE, is_purged=False)
-    assert not may_sweep_again(MANIFEST, is_purged=True)
+def test_nothing_stands_above_a_final_tombstone() -> None:
+    final = final_tombstone(TOPIC)
+    assert final.deleted_at_ms is not None
+    assert final.name >= TopicManifestName(MAX_EPOCH, MAX_SEQUENCE)
+    key = TOPIC.key(final.name)
+    assert parse_key(key) == (TOPIC, None, final.name)
+    assert decode_topic_manifest(encode_topic_manifest(final)) == final
+    assert all(key > TOPIC.key(name) for name in (MANIFEST.name, TopicManifestName(MAX_EPOCH, 5)))
 
 
-def test_a_sweep_leaves_the_tombstone_and_what_is_not_ours() -> None:
+def test_a_sweep_leaves_the_final_tombstone_and_what_is_not_ours() -> None:
     partition = TOPIC.partition(0)
     ours = [
         TOPIC.key(MANIFEST.name),
+        TOPIC.key(TOMBSTONE.name),
         partition.key(ManifestName(4, 1)),
         partition.key(ClaimName(4)),
         partition.key(SegmentName(0, 4, UUID(int=1))),
         TOPIC.partition(11).key(SegmentName(5, 3, UUID(int=2))),
     ]
     others = [
-        TOPIC.key(TOMBSTONE.name),
+        TOPIC.key(final_tombstone(TOPIC).name),
         TOPIC.prefix + "readme.txt",
         TOPIC._replace(topic_id=UUID(int=8)).key(MANIFEST.name),
         TOPIC._replace(topic="order").partition(0).key(ClaimName(4)),
