@@ -15,6 +15,7 @@ Who uses it: the formats of manifests, pages, topic manifests and snapshots of g
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from crc32c import crc32c
 
@@ -33,8 +34,16 @@ class UnsupportedVersion(FormatError):  # noqa: N818 - names what was found
 
 def seal(magic: bytes, version: int, body: bytes) -> bytes:
     """Return an object with this body."""
-    head = _HEAD.pack(magic, version, 0, len(body))
-    return head + _CHECKSUM.pack(crc32c(body, crc32c(head))) + body
+    return header_of(magic, version, (body,)) + body
+
+
+def header_of(magic: bytes, version: int, parts: Sequence[bytes]) -> bytes:
+    """Return what an object begins with whose body comes in parts."""
+    head = _HEAD.pack(magic, version, 0, sum(map(len, parts)))
+    checksum = crc32c(head)
+    for part in parts:
+        checksum = crc32c(part, checksum)
+    return head + _CHECKSUM.pack(checksum)
 
 
 def unseal(magic: bytes, version: int, data: bytes) -> memoryview:

@@ -10,19 +10,22 @@ nothing of transactions that are not decided. Each is whole; the greatest (epoch
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
+import orjson
+
 from strandline_tiered import json_body
-from strandline_tiered.envelope import FormatError
+from strandline_tiered.envelope import FormatError, header_of
 from strandline_tiered.keys import MAX_EPOCH, MAX_PARTITION, MAX_SEQUENCE, OffsetsName
 
 MAGIC = b"SLGO"
 VERSION = 1
 
 _NONE = -1
+_PART_BYTES = 256 << 10
 _PARTITION = re.compile("0|[1-9][0-9]{0,9}")
 
 
@@ -67,21 +70,61 @@ class OffsetsSnapshot:
 
 def encode_offsets(snapshot: OffsetsSnapshot) -> bytes:
     """Return the object's bytes."""
-    groups: dict[str, dict[str, dict[str, list[object]]]] = {}
-    for group, offsets in snapshot.groups.items():
-        topics = groups.setdefault(group, {})
+    encoder = OffsetsEncoder(
+        snapshot.partition, snapshot.name, snapshot.end_offset, written_at_ms=snapshot.written_at_ms
+    )
+    for group, offsets in sorted(snapshot.groups.items()):
+        topics: dict[str, dict[int, CommittedOffset]] = {}
         for where, committed in offsets.items():
-            topic_id = None if committed.topic_id is None else str(committed.topic_id)
-            topics.setdefault(where.topic, {})[str(where.partition)] = [*committed[:-1], topic_id]
-    body = {
-        "endOffset": snapshot.end_offset,
-        "groups": groups,
-        "leaderEpoch": snapshot.name.leader_epoch,
-        "partition": snapshot.partition,
-        "sequence": snapshot.name.sequence,
-        "writtenAtMs": snapshot.written_at_ms,
+            topics.setdefault(where.topic, {})[where.partition] = committed
+        encoder.add_group(group, [encode_topic(topic, topics[topic]) for topic in sorted(topics)])
+    return b"".join(encoder.finish())
+
+
+def encode_topic(topic: str, offsets: Mapping[int, CommittedOffset]) -> bytes:
+    """Return a topic of a group by its partitions, for `OffsetsEncoder.add_group`."""
+    partitions = {
+        str(partition): [*committed[:-1], None if committed.topic_id is None else str(committed.topic_id)]
+        for partition, committed in offsets.items()
     }
-    return json_body.encode(MAGIC, VERSION, body)
+    return orjson.dumps(topic) + b":" + orjson.dumps(partitions, option=orjson.OPT_SORT_KEYS)
+
+
+class OffsetsEncoder:
+    """Encodes a snapshot piece by piece, for who must not be busy for long; byte for byte as `encode_offsets` does.
+
+    Its memory is that of the object.
+    """
+
+    def __init__(self, partition: int, name: OffsetsName, end_offset: int, *, written_at_ms: int) -> None:
+        """See `OffsetsSnapshot`."""
+        self._open = bytearray(b'{"endOffset":%d,"groups":{' % end_offset)
+        self._end = b'},"leaderEpoch":%d,"partition":%d,"sequence":%d,"writtenAtMs":%d}' % (
+            name.leader_epoch,
+            partition,
+            name.sequence,
+            written_at_ms,
+        )
+        self._parts: list[bytes] = []
+        self._is_first = True
+
+    def add_group(self, group: str, topics: Iterable[bytes]) -> None:
+        """Take the next group, in ascending order, with what `encode_topic` made of its topics, in ascending order."""
+        head = b"%s%s:{" % (b"" if self._is_first else b",", orjson.dumps(group))
+        self._is_first = False
+        self._open += head + b",".join(topics) + b"}"
+        if len(self._open) >= _PART_BYTES:
+            self._close_part()
+
+    def finish(self) -> tuple[bytes, ...]:
+        """Return the object in parts."""
+        self._open += self._end
+        self._close_part()
+        return header_of(MAGIC, VERSION, self._parts), *self._parts
+
+    def _close_part(self) -> None:
+        self._parts.append(bytes(self._open))
+        self._open.clear()
 
 
 def decode_offsets(data: bytes) -> OffsetsSnapshot:

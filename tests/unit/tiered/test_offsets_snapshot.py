@@ -14,10 +14,12 @@ from strandline_tiered.keys import MAX_PARTITION, OffsetsName
 from strandline_tiered.offsets_snapshot import (
     MAGIC,
     CommittedOffset,
+    OffsetsEncoder,
     OffsetsSnapshot,
     TopicPartition,
     decode_offsets,
     encode_offsets,
+    encode_topic,
 )
 
 SNAPSHOT = OffsetsSnapshot(
@@ -61,6 +63,22 @@ def test_what_is_encoded_is_decoded_again(groups: dict[str, dict[TopicPartition,
     data = encode_offsets(snapshot)
     assert decode_offsets(data) == snapshot
     assert encode_offsets(decode_offsets(data)) == data
+
+
+def test_a_large_snapshot_comes_in_parts() -> None:
+    groups = {
+        f"g{number:05}": {TopicPartition("t", 0): CommittedOffset(number, 1, "m" * 50, NOW_MS)}
+        for number in range(8000)
+    }
+    encoder = OffsetsEncoder(3, OffsetsName(1, 2), 9, written_at_ms=NOW_MS)
+    for group, offsets in groups.items():
+        encoder.add_group(group, [encode_topic("t", {0: offsets[TopicPartition("t", 0)]})])
+    parts = encoder.finish()
+    assert len(parts) > 3
+    assert max(map(len, parts)) < 300 << 10
+    snapshot = OffsetsSnapshot(3, OffsetsName(1, 2), 9, groups, NOW_MS)
+    assert decode_offsets(b"".join(parts)) == snapshot
+    assert b"".join(parts) == encode_offsets(snapshot)
 
 
 @settings(max_examples=60, deadline=None)
