@@ -86,6 +86,10 @@ class GroupCoordinator:
         for slot in self._runtime.led_slots():
             yield slot.machine
 
+    def active_slots(self) -> list[Slot[GroupShard]]:
+        """Return the shards that serve, each with its partition and epoch."""
+        return self._runtime.active_slots()
+
     def partition_of(self, group_id: str) -> int:
         """Return the partition of `__consumer_offsets` that a group belongs to.
 

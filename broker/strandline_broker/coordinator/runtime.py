@@ -141,6 +141,7 @@ class CoordinatorRuntime(Generic[M]):
         partition = slot.partition
         append = Append(
             slot,
+            partition.log.end_offset,
             effects.token,
             effects.committed,
             self._loop.time() + self._commit_timeout_s,

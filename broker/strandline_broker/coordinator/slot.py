@@ -49,15 +49,33 @@ class Slot(Generic[M]):
         partition = self.partition
         return partition.is_leader and partition.leader_epoch == self.epoch
 
+    @property
+    def settled_through(self) -> int:
+        """The offset below which the machine of an active slot has taken note of everything that is committed."""
+        stable = self.partition.last_stable_offset
+        return min(self.appends[0].base_offset, stable) if self.appends else stable
+
 
 class Append(Generic[M]):
     """One batch of a shard on its way to being committed; the `replica.partition.AppendWaiter` of that batch."""
 
-    __slots__ = ("_settled", "acks", "committed", "deadline", "error", "patient", "settled", "slot", "token")
+    __slots__ = (
+        "_settled",
+        "acks",
+        "base_offset",
+        "committed",
+        "deadline",
+        "error",
+        "patient",
+        "settled",
+        "slot",
+        "token",
+    )
 
     def __init__(
         self,
         slot: Slot[M],
+        base_offset: int,
         token: object,
         committed: list[tuple[Hashable, Body]],
         deadline: float,
@@ -66,6 +84,7 @@ class Append(Generic[M]):
         self.acks = -1
         self.patient = True
         self.slot = slot
+        self.base_offset = base_offset
         self.token = token
         self.committed = committed
         self.deadline = deadline

@@ -18,14 +18,65 @@ from strandline_broker.group.records import OffsetKey, OffsetValue, encode_offse
 _Topics: TypeAlias = "dict[str, dict[int, tuple[int, OffsetValue]]]"
 
 
-class OffsetTable:
-    """Offsets by group, topic and partition, each with its place in the order of writing."""
+class Cut:
+    """A table as it was at one moment, to be taken group by group while the table goes on changing.
 
-    __slots__ = ("_groups", "count")
+    A group that is about to change is kept aside first, so a change costs at most a copy of its group, once.
+    """
+
+    __slots__ = ("_kept", "_untouched")
+
+    def __init__(self, groups: dict[str, _Topics]) -> None:
+        self._untouched = groups.copy()
+        self._kept: dict[str, _Topics] = {}
+
+    def about_to_change(self, group_id: str) -> None:
+        """Keep a group aside, as it is still."""
+        topics = self._untouched.pop(group_id, None)
+        if topics is not None:
+            self._kept[group_id] = _copy(topics)
+
+    def take(self) -> tuple[str, dict[str, dict[int, OffsetValue]]] | None:
+        """Return one more group with its offsets by topic and partition, in no order; None when that was all."""
+        if self._kept:
+            group_id, topics = self._kept.popitem()
+        elif self._untouched:
+            group_id, topics = self._untouched.popitem()
+        else:
+            return None
+        return group_id, {
+            topic: {partition: value for partition, (_, value) in partitions.items()}
+            for topic, partitions in topics.items()
+        }
+
+
+def _copy(topics: _Topics) -> _Topics:
+    return {topic: partitions.copy() for topic, partitions in topics.items()}
+
+
+class OffsetTable:
+    """Offsets by group, topic and partition, each with its place in the order of writing.
+
+    `changes` counts what was put or removed.
+    """
+
+    __slots__ = ("_cut", "_groups", "changes", "count")
 
     def __init__(self) -> None:
         self._groups: dict[str, _Topics] = {}
+        self._cut: Cut | None = None
         self.count = 0
+        self.changes = 0
+
+    def cut(self) -> Cut:
+        """Return the table as it is now. One at a time: an earlier cut that was not taken whole yet is of no use then."""
+        self._cut = Cut(self._groups)
+        return self._cut
+
+    def _note_change(self, group_id: str) -> None:
+        self.changes += 1
+        if self._cut is not None:
+            self._cut.about_to_change(group_id)
 
     def get(self, key: OffsetKey) -> tuple[int, OffsetValue] | None:
         """Return (order, offset) or None."""
@@ -35,6 +86,7 @@ class OffsetTable:
 
     def put(self, key: OffsetKey, order: int, value: OffsetValue) -> None:
         """Set an offset."""
+        self._note_change(key.group_id)
         partitions = self._groups.setdefault(key.group_id, {}).setdefault(key.topic, {})
         self.count += key.partition not in partitions
         partitions[key.partition] = order, value
@@ -43,8 +95,10 @@ class OffsetTable:
         """Remove an offset if it is there, and what it leaves empty."""
         topics = self._groups.get(key.group_id, {})
         partitions = topics.get(key.topic)
-        if partitions is None or partitions.pop(key.partition, None) is None:
+        if partitions is None or key.partition not in partitions:
             return
+        self._note_change(key.group_id)
+        del partitions[key.partition]
         self.count -= 1
         if not partitions:
             del topics[key.topic]

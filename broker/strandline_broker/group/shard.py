@@ -16,7 +16,7 @@ from strandline_broker.errors import ErrorCode
 from strandline_broker.group import expiry, join, membership, offset_requests, rebalance, replies, sync
 from strandline_broker.group.config import GroupConfig
 from strandline_broker.group.effects import Body, Effects, Ticket, TimerKey
-from strandline_broker.group.offsets import OffsetStore
+from strandline_broker.group.offsets import Cut, OffsetStore
 from strandline_broker.group.outbox import Append, Outbox, response_error
 from strandline_broker.group.records import (
     MAX_STRING_BYTES,
@@ -216,6 +216,15 @@ class GroupShard:
         else:
             offset_requests.delete(group, self._offsets, ticket, request, out)
         return self._finish(out)
+
+    @property
+    def offset_changes(self) -> int:
+        """How often committed offsets have changed, loading included."""
+        return self._offsets.committed.changes
+
+    def cut_offsets(self) -> Cut:
+        """Return the committed offsets as they are now, to be taken group by group. An earlier cut is of no use then."""
+        return self._offsets.committed.cut()
 
     # -- requests about groups -----------------------------------------------------------------------------------
 
