@@ -37,6 +37,7 @@ from strandline_broker.net.server import Server
 from strandline_broker.replica.manager import ReplicaManager
 from strandline_broker.replica.partition import FlushMode, Partition
 from strandline_broker.server import log_dirs
+from strandline_broker.server.bucket_keeper import BucketKeeper
 from strandline_broker.server.cleaning import CleaningService
 from strandline_broker.server.config import RACK_AWARE_REPLICA_SELECTOR
 from strandline_broker.server.dynamic_config import DynamicConfig
@@ -150,6 +151,7 @@ class Broker:
         self._peers = peers
         self._bucket = bucket
         self.tiering: Tiering | None = None
+        self.keeper: BucketKeeper | None = None
         self.cleaning: CleaningService | None = None
         self.ready = False
 
@@ -306,6 +308,10 @@ class Broker:
         self.tasks.spawn(self._producer_ids.refill())
         if self.tiering is not None:
             self.tasks.spawn(self.tiering.run())
+            self.keeper = BucketKeeper(
+                config, self.tiering, view=self.view, groups=self.groups, clock=self.clock, rng=self.rng
+            )
+            self.keeper.start(self.tasks)
         self.tasks.every(_EXPIRY_INTERVAL_S, self._expire)
         self.tasks.every(config.log_retention_check_interval_ms / 1000, self._sweep)
         self.tasks.every(config.replica_high_watermark_checkpoint_interval_ms / 1000, self._checkpoint)
@@ -444,6 +450,8 @@ class Broker:
             async with asyncio.timeout(2.0):
                 await self.lease_keeper.set_state(BrokerPhase.DRAINING)
         await self.replication.hand_over()
+        if self.keeper is not None:
+            await self.keeper.before_stop()
         await self.groups.close()
         await self.server.close()
         await self._dispatcher.close()

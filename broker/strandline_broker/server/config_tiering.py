@@ -44,6 +44,12 @@ class TieringConfig:
     tiering_scrub_interval_ms: int = key(
         6 * 3_600_000, "Time between two looks for objects in the bucket that nothing needs.", minimum=1000
     )
+    tiering_offsets_snapshot_interval_ms: int = key(
+        60_000,
+        "Time between two snapshots of the committed group offsets of a partition of `__consumer_offsets` in the bucket, "
+        "if any changed: about so much of them may be on the brokers' volumes only.",
+        minimum=1000,
+    )
     tiering_prices: str = key(
         "",
         "Prices for the estimate of what the bucket costs, as `name=number,...` of `per_gib_month`, `per_1000_puts`, "

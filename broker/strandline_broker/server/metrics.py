@@ -19,6 +19,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from strandline_broker.log.cleaner import CleanerMetrics
+from strandline_broker.server.keeper_metrics import KeeperTotals, keeper_metrics
 from strandline_broker.server.tier_metrics import TierTotals, tier_metrics
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class Snapshot:
     cleaner: CleanerMetrics = field(default_factory=CleanerMetrics)
     uncleanable_logs: int = 0
     tier: TierTotals | None = None
+    keeper: KeeperTotals | None = None
 
 
 _NET_COUNTERS = (
@@ -172,6 +174,8 @@ def take_snapshot(broker: Broker) -> Snapshot:
         snapshot.uncleanable_logs = len(broker.cleaning.cleaner.uncleanable)
     if broker.tiering is not None:
         snapshot.tier = TierTotals.of(broker.tiering)
+    if broker.keeper is not None:
+        snapshot.keeper = KeeperTotals.of(broker.keeper)
     topics = snapshot.topics
     for partition in broker.replicas:
         totals = topics.get(partition.topic)
@@ -219,6 +223,8 @@ class _SnapshotCollector(Collector):
         yield from _topic_metrics(self._snapshot.topics)
         if self._snapshot.tier is not None:
             yield from tier_metrics(self._snapshot.tier)
+        if self._snapshot.keeper is not None:
+            yield from keeper_metrics(self._snapshot.keeper)
 
 
 def _broker_metrics(snapshot: Snapshot) -> Iterator[Metric]:

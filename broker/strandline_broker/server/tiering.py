@@ -200,6 +200,21 @@ class Tiering:
     def _new_id(self) -> UUID:
         return UUID(int=self._rng.getrandbits(128), version=4)
 
+    @property
+    def store(self) -> ObjectStore:
+        """The bucket, its requests counted."""
+        return self._store
+
+    @property
+    def cluster_id(self) -> UUID:
+        """Id of the cluster, as keys have it."""
+        return self._cluster_id
+
+    @property
+    def incarnation(self) -> str:
+        """What this start of the broker is called: only under epochs that were given to it anything is written."""
+        return self._incarnation
+
     def __iter__(self) -> Iterator[Archiver]:
         return iter(self._archivers.values())
 
