@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,7 +27,6 @@ from strandline_tiered.topic_manifest import FINAL, TopicManifest
 from strandline_tiered.topic_store import load_newest_topic_manifest
 
 OFFSET_COMMIT_V = 9
-FAST = {"tiering_offsets_snapshot_interval_ms": "1000", "log_retention_check_interval_ms": "100"}
 
 
 class Bucket:
@@ -35,7 +35,15 @@ class Bucket:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.store = DirectoryStore(directory)
-        self.keys_of_brokers = {"tiering_bucket": f"dir:{directory}"}
+
+    def trio(self, snapshot_interval_ms: int = 1000) -> contextlib.AbstractAsyncContextManager[Trio]:
+        """Three brokers with this bucket."""
+        return trio(
+            self.directory.parent,
+            tiering_bucket=f"dir:{self.directory}",
+            tiering_offsets_snapshot_interval_ms=str(snapshot_interval_ms),
+            log_retention_check_interval_ms="100",
+        )
 
     def keys(self, three: Trio, topic: str) -> TopicKeys:
         broker = next(iter(three.brokers.values()))
@@ -106,7 +114,7 @@ def offset_in(snapshot: OffsetsSnapshot | None, group: str) -> int | None:
 def test_topics_and_offsets_are_in_the_bucket_and_follow_what_happens(tmp_path: Path) -> None:
     async def scenario() -> None:
         bucket = Bucket(tmp_path / "bucket")
-        async with trio(tmp_path, **bucket.keys_of_brokers, **FAST) as three:
+        async with bucket.trio() as three:
             await started(three)
             keys = bucket.keys(three, "t")
             found = await eventually(lambda: bucket.topic(keys), lambda one: one is not None)
@@ -157,8 +165,7 @@ def test_topics_and_offsets_are_in_the_bucket_and_follow_what_happens(tmp_path: 
 def test_a_clean_stop_saves_the_last_offsets(tmp_path: Path) -> None:
     async def scenario() -> None:
         bucket = Bucket(tmp_path / "bucket")
-        slow = {**FAST, "tiering_offsets_snapshot_interval_ms": "3600000"}
-        async with trio(tmp_path, **bucket.keys_of_brokers, **slow) as three:
+        async with bucket.trio(snapshot_interval_ms=3_600_000) as three:
             await started(three)
             partition = await commit(three, "g", 42)
             assert await load_newest_offsets(bucket.store, partition) is None
@@ -173,7 +180,7 @@ def test_a_clean_stop_saves_the_last_offsets(tmp_path: Path) -> None:
 def test_a_deleted_topic_leaves_the_bucket_after_its_grace_period(tmp_path: Path, undelete: bool) -> None:
     async def scenario() -> None:
         bucket = Bucket(tmp_path / "bucket")
-        async with trio(tmp_path, **bucket.keys_of_brokers, **FAST) as three:
+        async with bucket.trio() as three:
             await started(three)
             await write(three, 0, 40)
             keys = bucket.keys(three, "t")

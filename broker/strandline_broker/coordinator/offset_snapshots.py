@@ -221,7 +221,7 @@ class OffsetSnapshots:
                 offsets = topics[topic]
                 stored = {
                     partition: committed
-                    for partition, value in offsets.items()
+                    for partition, (_, value) in offsets.items()
                     if (committed := _stored(partition, value)) is not None
                 }
                 left_out += len(offsets) - len(stored)

@@ -36,18 +36,14 @@ class Cut:
         if topics is not None:
             self._kept[group_id] = _copy(topics)
 
-    def take(self) -> tuple[str, dict[str, dict[int, OffsetValue]]] | None:
-        """Return one more group with its offsets by topic and partition, in no order; None when that was all."""
+    def take(self) -> tuple[str, _Topics] | None:
+        """Return one more group with (order, offset) by topic and partition, in no order; None when that was all."""
         if self._kept:
-            group_id, topics = self._kept.popitem()
-        elif self._untouched:
-            group_id, topics = self._untouched.popitem()
-        else:
+            return self._kept.popitem()
+        if not self._untouched:
             return None
-        return group_id, {
-            topic: {partition: value for partition, (_, value) in partitions.items()}
-            for topic, partitions in topics.items()
-        }
+        group_id, topics = self._untouched.popitem()
+        return group_id, _copy(topics)
 
 
 def _copy(topics: _Topics) -> _Topics:

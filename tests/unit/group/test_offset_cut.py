@@ -29,7 +29,7 @@ def taken(cut: Cut) -> dict[OffsetKey, int]:
             for partition, offset in partitions.items():
                 key = OffsetKey(group, topic, partition)
                 assert key not in found, "each group is taken once"
-                found[key] = offset.offset
+                found[key] = offset[1].offset
     return found
 
 
@@ -55,7 +55,7 @@ def test_changes_after_the_cut_are_not_in_it(
         if data.draw(st.booleans()) and (one := cut.take()) is not None:
             group, topics = one
             found |= {
-                OffsetKey(group, topic, partition): offset.offset
+                OffsetKey(group, topic, partition): offset[1].offset
                 for topic, partitions in topics.items()
                 for partition, offset in partitions.items()
             }

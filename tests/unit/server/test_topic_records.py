@@ -152,8 +152,8 @@ class World:
         self.view.apply(CLUSTER_STATE, Event(EventType.MODIFIED, state.to_object()))
 
     def stored(self) -> list[tuple[int, int]]:
-        found = [decode_topic_manifest(data) for data in self.bucket.objects.values()]
-        return sorted(tuple(manifest.name) for manifest in found)
+        names = [decode_topic_manifest(data).name for data in self.bucket.objects.values()]
+        return sorted((name.leader_epoch, name.sequence) for name in names)
 
     async def newest(self, keys: TopicKeys = KEYS) -> TopicManifest:
         found = await load_newest_topic_manifest(self.bucket, keys)
