@@ -97,7 +97,7 @@ def segments(bucket: MemoryStore) -> list[SegmentName]:
 def test_what_is_only_in_the_bucket_is_read_as_if_it_were_here(tmp_path: Path) -> None:
     async def scenario() -> None:
         bucket = MemoryStore()
-        async with trio(tmp_path, bucket=bucket, log_retention_check_interval_ms="100") as three:
+        async with trio(tmp_path, bucket=bucket) as three:
             await started(three)
             await write(three, 0, 100)
             leader = await tiered(three, 80)

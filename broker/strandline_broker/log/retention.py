@@ -11,6 +11,9 @@ begins across both tiers is decided elsewhere, and what lies below that goes, to
 A segment without timestamps ages from the moment it was created or opened (Kafka looks at the file's
 modification time).
 
+A tiered log need not wait for the next round of retention: `may_take_released` says, at the price of two comparisons, that
+more was released since the last look, or that a released segment is old enough by now.
+
 Source: Kafka `UnifiedLog.deletableSegments` and its predicates; KIP-405.
 """
 
@@ -18,6 +21,8 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
+
+from strandline_broker.log.config import LONG_MAX
 
 if TYPE_CHECKING:
     from strandline_broker.log.log import Log
@@ -72,6 +77,37 @@ def apply_retention(log: Log, now_ms: int, high_watermark: int) -> int:
         log.start_offset,
     )
     return freed
+
+
+def may_take_released(log: Log, now_ms: int) -> bool:
+    """Whether local retention may take more of a tiered log than at the last `take_released`."""
+    tier = log.tier
+    if tier is None or log.failed:
+        return False
+    return tier.deletable_end > tier.swept_through or now_ms >= tier.sweep_at_ms
+
+
+def take_released(log: Log, now_ms: int, high_watermark: int) -> int:
+    """Delete what a tiered log need not keep here any more; return the bytes freed.
+
+    Raises KafkaError(KAFKA_STORAGE_ERROR).
+    """
+    tier = log.tier
+    assert tier is not None, "only what is in the bucket is released"
+    freed = log.apply_retention(now_ms, high_watermark)
+    tier.swept_through = min(tier.deletable_end, high_watermark)
+    tier.sweep_at_ms = _next_expiry_ms(log, tier.swept_through)
+    return freed
+
+
+def _next_expiry_ms(log: Log, released_end: int) -> int:
+    """Return from when on the oldest segment is too old to stay here, if it is released; `LONG_MAX` for never."""
+    retention_ms, _ = log.config.local_retention
+    if not log.config.delete or retention_ms < 0 or len(log.segments) < 2:
+        return LONG_MAX
+    if log.segments[1].base_offset > released_end:
+        return LONG_MAX
+    return log.segments[0].age_timestamp + retention_ms + 1
 
 
 def _remove_first(log: Log, count: int) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strandline_broker.log.checkpoints import encode_single_offset, read_single_offset
+from strandline_broker.log.config import LONG_MAX
 from strandline_broker.log.names import TIER_LOG_START
 
 if TYPE_CHECKING:
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
 class LogTier:
     """See the module. Offsets are those of records; `tiered_through` is the first offset that must stay here."""
 
-    __slots__ = ("_disk", "_path", "log_start", "tiered_through")
+    __slots__ = ("_disk", "_path", "log_start", "sweep_at_ms", "swept_through", "tiered_through")
 
     def __init__(self, disk: Disk, directory: str, log_start: int) -> None:
         self._disk = disk
         self._path = f"{directory}/{TIER_LOG_START}"
         self.log_start = log_start
         self.tiered_through = 0
+        # What `retention.take_released` knows of its last look, and when the next one may find more.
+        self.swept_through = 0
+        self.sweep_at_ms = LONG_MAX
 
     @classmethod
     def load(cls, disk: Disk, directory: str) -> LogTier | None:

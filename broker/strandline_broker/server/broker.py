@@ -46,6 +46,7 @@ from strandline_broker.server.inter_broker import (
     InterBroker,
     warn_once_others_appear,
 )
+from strandline_broker.server.local_retention import LocalRetention
 from strandline_broker.server.log_failures import RETRY_INTERVAL_S, LogFailures
 from strandline_broker.server.placement import CHECK_INTERVAL_S as PLACEMENT_CHECK_INTERVAL_S
 from strandline_broker.server.placement import PlacementFile
@@ -141,6 +142,9 @@ class Broker:
             disk, clock=clock, run_blocking=self._blocking, announce=self._announce_storage
         )
         self.logs.on_write_failed = self.storage.write_failed
+        self.local_retention = LocalRetention(
+            self.logs, clock=clock, high_watermark_of=self._high_watermark_of
+        )
         self.flusher = Flusher(
             self._loop, self._sync_executor, on_synced=self._synced, on_failed=self._sync_failed
         )
@@ -308,6 +312,7 @@ class Broker:
         self.tasks.spawn(self._producer_ids.refill())
         if self.tiering is not None:
             self.tasks.spawn(self.tiering.run())
+            self.tasks.spawn(self.local_retention.run())
             self.keeper = BucketKeeper(
                 config, self.tiering, view=self.view, groups=self.groups, clock=self.clock, rng=self.rng
             )
