@@ -142,9 +142,6 @@ class Broker:
             disk, clock=clock, run_blocking=self._blocking, announce=self._announce_storage
         )
         self.logs.on_write_failed = self.storage.write_failed
-        self.local_retention = LocalRetention(
-            self.logs, clock=clock, high_watermark_of=self._high_watermark_of
-        )
         self.flusher = Flusher(
             self._loop, self._sync_executor, on_synced=self._synced, on_failed=self._sync_failed
         )
@@ -312,7 +309,9 @@ class Broker:
         self.tasks.spawn(self._producer_ids.refill())
         if self.tiering is not None:
             self.tasks.spawn(self.tiering.run())
-            self.tasks.spawn(self.local_retention.run())
+            self.tasks.spawn(
+                LocalRetention(self.logs, clock=self.clock, high_watermark_of=self._high_watermark_of).run()
+            )
             self.keeper = BucketKeeper(
                 config, self.tiering, view=self.view, groups=self.groups, clock=self.clock, rng=self.rng
             )
