@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.simulation.node import Node
     from tests.simulation.probes import Probes
 
+CLOCK_OFF_MS = 3_600_000
 _USUAL_CAPACITY = 1 << 40
 
 
@@ -166,7 +167,10 @@ class Faults:
             process.resume()
 
     async def _clock(self, details: dict[str, Any]) -> None:
-        self._node(details).clock.jump_ms += details["ms"]
+        # Never off by more than an hour: such a broker rightly refuses what its clients write, as of the future
+        # (`message.timestamp.after.max.ms`).
+        clock = self._node(details).clock
+        clock.jump_ms = max(-CLOCK_OFF_MS, min(clock.jump_ms + details["ms"], CLOCK_OFF_MS))
 
     async def _fall_behind(self, nodes: list[Node], stall_s: float) -> None:
         """Let disks be slow for a moment, so that something is not synced when the power goes."""
