@@ -10,7 +10,7 @@ from dataclasses import replace
 from strandline_tiered.draft import raise_log_start
 from strandline_tiered.epochs import agree_until
 from strandline_tiered.keys import ManifestName, Name
-from strandline_tiered.leadership import Context, Leadership, Phase, Step, stuck, superseded
+from strandline_tiered.leadership import Context, Leadership, LocalLog, Phase, Step, stuck, superseded
 from strandline_tiered.manifest import Manifest, empty_manifest
 from strandline_tiered.protocol_messages import Effect, ReadManifest, ResetLocalLog
 
@@ -47,14 +47,19 @@ def loaded(state: Leadership, manifest: Manifest, context: Context) -> Step:
     if local.start_offset < manifest.end_offset and manifest.epochs:
         agreed = agree_until(manifest.epochs, manifest.end_offset, local.epochs, local.end_offset)
     effects: tuple[Effect, ...] = ()
-    if rules.must_start_again(agreed, manifest.end_offset):
-        if not state.recovering:
-            return stuck(
-                state, f"{manifest.name} ends at {manifest.end_offset}; the local log agrees to {agreed}"
-            )
-        log_start = max(manifest.log_start, local.log_start)
+    lacks = rules.must_start_again(agreed, manifest.end_offset)
+    # Where the log start lies above the end, what is appended below it would be deleted already.
+    lacks = lacks or rules.must_start_again(local.end_offset, manifest.upload_from)
+    if lacks and not state.recovering:
+        return stuck(
+            state,
+            f"{manifest.name} ends at {manifest.upload_from}; the local log agrees to {agreed}, "
+            f"and ends at {local.end_offset}",
+        )
+    if lacks or (state.recovering and _knows_nothing(state, manifest, local)):
         last = manifest.parts[-1] if manifest.parts else None
-        effects = (ResetLocalLog(manifest.end_offset, log_start, manifest.epochs, last),)
+        log_start = max(manifest.log_start, local.log_start)
+        effects = (ResetLocalLog(max(manifest.upload_from, log_start), log_start, manifest.epochs, last),)
     state = replace(
         state,
         phase=Phase.READY,
@@ -66,3 +71,13 @@ def loaded(state: Leadership, manifest: Manifest, context: Context) -> Step:
     if state.may_write:
         state = raise_log_start(state, local.log_start, context)
     return state, effects
+
+
+def _knows_nothing(state: Leadership, manifest: Manifest, local: LocalLog) -> bool:
+    """Whether a log is empty and has no history, as one that was interrupted when it started again."""
+    is_empty = local.start_offset == local.end_offset
+    return (
+        is_empty
+        and bool(manifest.epochs)
+        and all(entry.epoch >= state.leader_epoch for entry in local.epochs)
+    )

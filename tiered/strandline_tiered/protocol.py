@@ -10,8 +10,8 @@ Who uses it: the archiver of a broker; the model checker. Pure: `step(state, eve
 4. If there is a claim or manifest of a higher epoch, this leader is superseded, and stops.
 
 After an unclean election the local log may lack what the manifest has, or have other records. Then it starts again, empty,
-at the manifest's end, and takes records only behind a confirmed manifest of its own: a deposed leader's manifest may land
-late, and would otherwise contradict them.
+where the next upload begins, and takes records only behind a confirmed manifest of its own: a deposed leader's manifest may
+land late, and would otherwise contradict them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from uuid import UUID
 
 from strandline_tiered import claim, draft, publication
 from strandline_tiered.keys import ClaimName
-from strandline_tiered.leadership import Context, Leadership, Phase, Step, stuck
+from strandline_tiered.leadership import Context, Leadership, LocalLog, Phase, Step, stuck
 from strandline_tiered.protocol_messages import (
     Damaged,
     Delete,
@@ -45,6 +45,7 @@ from strandline_tiered.protocol_messages import (
     ReadManifest,
     ReadPage,
     Report,
+    ResetLocalLog,
     ScrubDue,
     SegmentUploaded,
     Stored,
@@ -84,11 +85,20 @@ _MOVES = (
 def step(state: Leadership, event: Event, context: Context) -> Step:
     """Return the state after an event, and what is to be done."""
     state, effects = _hear(state, event, context)
+    for effect in effects:
+        if isinstance(effect, ResetLocalLog):
+            # What the log was is of no concern any more: none of it may be uploaded.
+            context = replace(context, local=_started_again(effect))
     if state.phase is Phase.READY and state.may_write:
         for move in _MOVES:
             state, more = move(state, context)
             effects += more
     return state, effects
+
+
+def _started_again(reset: ResetLocalLog) -> LocalLog:
+    start = reset.start_offset
+    return LocalLog(reset.log_start, start, start, start, start, reset.epochs)
 
 
 def _hear(state: Leadership, event: Event, context: Context) -> Step:

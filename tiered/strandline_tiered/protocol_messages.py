@@ -53,7 +53,8 @@ class ReadManifest:
 class ResetLocalLog:
     """Drop the local log, and start again, empty, at an offset, with these epochs, before any other step is taken.
 
-    The producer snapshot of that offset is in the object of `last`, if that is an entry, or of the last one in that page.
+    The producer snapshot of the end of `last` is in its object, if it is an entry, or of the last one in that page. Records
+    between that and `start_offset` were deleted.
     """
 
     start_offset: int

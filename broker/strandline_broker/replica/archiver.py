@@ -18,16 +18,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from strandline_broker.cluster.backoff import Backoff
 from strandline_broker.errors import KafkaError
+from strandline_broker.replica.recovery import Recovery
 from strandline_broker.replica.remote import RemoteError
 from strandline_tiered.epochs import history_of
 from strandline_tiered.leadership import Context, LocalLog, Phase
 from strandline_tiered.manifest import Entry
-from strandline_tiered.protocol import begin, step
+from strandline_tiered.protocol import begin, may_append, step
 from strandline_tiered.protocol_messages import (
     Deleted,
     Event,
     Failed,
     LogChanged,
+    PageNeeded,
     RaiseLogStart,
     Release,
     Report,
@@ -56,6 +58,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_RETRY_S = 0.2
 LONGEST_RETRY_S = 30.0
+_SAID_AGAIN = (LogChanged, RaiseLogStart, PageNeeded, ScrubDue)
+"""Events that may be left out: they come again, or are looked for."""
 
 
 class Uploader(Protocol):
@@ -105,6 +109,8 @@ class Archiver:
         self._seen: tuple[int, int, bool] = (-1, -1, False)
         self._closed = False
         self.state: Leadership
+        self.problem = ""
+        """Why the local log is not replaced yet."""
         self.failures = 0
         """Effects that failed, for metrics."""
 
@@ -124,7 +130,11 @@ class Archiver:
         """Claim the epoch, or look what there is where it was resumed."""
         assert self.keys.partition == self.partition.index, "these are its keys"
         self.state, effects = begin(
-            self.keys.topic_id, self.keys.partition, self.leader_epoch, may_write=self._may_write
+            self.keys.topic_id,
+            self.keys.partition,
+            self.leader_epoch,
+            may_write=self._may_write,
+            recovering=self.partition.recovery is Recovery.LOG,
         )
         self._tier.on_wanted = self._raise_log_start
         self._carry_out(effects)
@@ -157,10 +167,11 @@ class Archiver:
 
     def hear(self, event: Event) -> None:
         """Take the protocol's next step."""
-        if self._closed or self.partition.leader_epoch != self.leader_epoch or not self.partition.is_leader:
+        if self._is_over:
             return
         if self._held_back is not None:
-            self._held_back.append(event)
+            if not isinstance(event, _SAID_AGAIN):
+                self._held_back.append(event)
             return
         was_ready = self.state.phase is Phase.READY
         before = self.state.published
@@ -169,8 +180,23 @@ class Archiver:
             assert self.state.published is not None
             self._read_by(self.state.published)
         self._carry_out(effects)
+        if self._replaces_log:
+            return
         if not was_ready and self.state.phase is Phase.READY and self._tier.wanted_log_start:
             self._raise_log_start()
+        if self.partition.recovery is Recovery.LOG and may_append(self.state):
+            logger.info("%r: its log, which ends at %d, is in line with the bucket", self.partition,
+                        self.partition.log.end_offset)  # fmt: skip
+            self.partition.recovered()
+
+    @property
+    def _replaces_log(self) -> bool:
+        return self._held_back is not None
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether this epoch has ended here, or the archiver was closed."""
+        return self._closed or not self.is_of(self.partition)
 
     def _read_by(self, manifest: Manifest) -> None:
         if self._remote is None:
@@ -273,15 +299,20 @@ class Archiver:
         backoff = Backoff(self._rng, first_s=FIRST_RETRY_S, cap_s=LONGEST_RETRY_S)
         while True:
             try:
-                key = effect.last.key(self.keys) if isinstance(effect.last, Entry) else ""
-                tail = await self._reader.tail_state(key, effect.start_offset) if key else None
-                self._tier.raise_log_start(min(effect.log_start, effect.start_offset))
+                tail = await self._reader.state_at(self.keys, effect.last, effect.epochs)
+                if self._is_over:
+                    return
+                self._tier.raise_log_start(effect.log_start)
                 self.partition.start_over(effect.start_offset, tail)
                 break
             except (RemoteError, KafkaError) as error:
-                logger.warning("%r: its log is not replaced yet: %s", self.partition, error)
+                self.problem = f"the local log is not replaced yet: {error}"
+                logger.warning("%r: %s", self.partition, self.problem)
             await asyncio.sleep(backoff.next_s())
+        self.problem = ""
         held_back, self._held_back = self._held_back or [], None
         for event in held_back:
             self.hear(event)
         self.hear(LogChanged())
+        if self._tier.wanted_log_start:
+            self._raise_log_start()

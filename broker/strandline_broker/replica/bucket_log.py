@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from strandline_broker.wire.batch import BatchHeader
     from strandline_tiered.disk_cache import DiskCache
+    from strandline_tiered.epochs import History
     from strandline_tiered.keys import PartitionKeys
     from strandline_tiered.manifest import Manifest
     from strandline_tiered.object_store import ObjectStore
@@ -95,6 +96,23 @@ class BucketReader:
             return load_page(page, data), 8 * len(data)
 
         return await self._pages.get(key, load)
+
+    async def state_at(self, keys: PartitionKeys, last: Entry | PageRef | None, epochs: History) -> TailState:
+        """Return what came before the end of a manifest, whose last part and history these are.
+
+        Raises RemoteUnavailable, RemoteCorrupt.
+        """
+        if isinstance(last, PageRef):
+            try:
+                last = (await self.page(last.key(keys), last))[-1]
+            except (NoSuchObject, FormatError) as error:
+                raise RemoteCorrupt(f"{last.name}: {error}") from error
+            except ObjectStoreError as error:
+                raise RemoteUnavailable(f"{last.name}: {error}") from error
+        tail = await self.tail_state(last.key(keys), last.end_offset) if last is not None else None
+        return TailState(
+            [(one.epoch, one.start_offset) for one in epochs], tail.producers if tail is not None else []
+        )
 
     async def tail_state(self, segment_key: str, offset: int) -> TailState:
         """See `TierBootstrap.tail_state`."""

@@ -1,7 +1,8 @@
 """A leader's changes of the ISR: who caught up joins, who lags or will stop leaves, a leader whose log failed steps down.
 
 One task per broker. It decides from what `Leadership` knows and from the Leases in the view, and writes one patch for each
-PartitionSet, which tests the partition epochs that it decided from. The order is what makes it safe (design section 3.4):
+PartitionSet, which tests the partition epochs that it decided from. That a partition has recovered (ADR 0011) is told to
+the store in the same way. The order is what makes it safe (design section 3.4):
 
     decide ──▶ counted as an attempt ──▶ on this disk, if somebody joins ──▶ sent to the store
        ──stored: the view brings it, confirmed──▶ done
@@ -21,7 +22,7 @@ from strandline_broker.cluster.backoff import Backoff
 from strandline_broker.cluster.model import PARTITION_SET, BrokerPhase
 from strandline_broker.cluster.patches import patch_partitions
 from strandline_broker.cluster.store import Conflict, Invalid, NotFound, StoreError, Unavailable
-from strandline_broker.cluster.transitions import depose, grow_isr, shrink_isr, spared, step_down
+from strandline_broker.cluster.transitions import depose, grow_isr, recovered, shrink_isr, spared, step_down
 from strandline_broker.replica.attempts import encode_attempts
 
 if TYPE_CHECKING:
@@ -212,6 +213,8 @@ class IsrKeeper:
                     min_isr=min_isr,
                 )
                 new = grown
+        if new is state and partition.has_recovered:
+            new = recovered(state, broker_id=partition.leader_id, leader_epoch=leadership.epoch)
         if new is state or not leadership.attempt(new):
             return None
         return slice_, new
@@ -268,10 +271,12 @@ class IsrKeeper:
             before, after = len(slice_.partition(index).isr), len(state.isr)
             self.shrinks += max(0, before - after)
             self.expansions += max(0, after - before)
+            settled = slice_.partition(index).recovering and not state.recovering
             logger.info(
-                "%s-%d: ISR %s in partition epoch %d",
+                "%s-%d: %sISR %s in partition epoch %d",
                 slice_.topic_name,
                 index,
+                "recovered, " if settled else "",
                 list(state.isr_ids),
                 state.partition_epoch,
             )

@@ -110,6 +110,16 @@ class Leadership:
         self.frozen = False
         self._recount()
 
+    def begin_at(self, offset: int) -> None:
+        """Let the epoch begin at `offset`, before anybody copied from it: the log was started over."""
+        self.epoch_start = offset
+        self.followers.clear()
+
+    @property
+    def all_have_begun(self) -> bool:
+        """Whether everybody who may be in sync has all from before this epoch."""
+        return self.alone or self.committed_end(self.epoch_start) == self.epoch_start
+
     def confirm(self, state: PartitionState, min_isr: int) -> None:
         """Take over the state that the store has now, within the same epoch.
 

@@ -17,12 +17,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, cast
 from uuid import UUID
 
-from strandline_broker.cluster.internal_topics import INTERNAL_TOPICS
+from strandline_broker.cluster.internal_topics import CONSUMER_OFFSETS, INTERNAL_TOPICS
 from strandline_broker.cluster.model import ReplicaRef
 from strandline_broker.cluster.transitions import effective_min_isr
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.config import LogConfig
 from strandline_broker.replica.partition import Partition
+from strandline_broker.replica.recovery import recovery_of
 from strandline_broker.replica.unopened import UnopenedLogs
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ class ReplicaManager:
         self.by_key: dict[str | bytes, TopicReplicas] = {}
         self.on_roles: Callable[[], None] = _nothing
         """Called whenever partitions may have changed their roles (coordinators load and unload)."""
+        self.on_recovered: Callable[[], None] = _nothing
+        """Called with `recovered`."""
         self._partition_of: dict[Log, Partition] = {}
         # How many partitions led here each broker has to copy.
         self._followed_by: Counter[int] = Counter()
@@ -166,6 +169,10 @@ class ReplicaManager:
             partition.unfit_epoch < 0 or partition.unfit_epoch < partition.leader_epoch
             for partition in self._open.values()
         )
+
+    def recovered(self) -> None:
+        """Take note that a partition that is led here has done what `replica.recovery` asks for."""
+        self.on_recovered()
 
     def followed_by(self, broker_id: int) -> int:
         """Return how many partitions that are led here this broker has to copy."""
@@ -298,6 +305,7 @@ class ReplicaManager:
                 self._judge_late(topic, index, log)
             high_watermark = self._logs.high_watermark(name, index)
             partition = Partition(name, topic.topic_id.bytes, index, log, self._flush, high_watermark)
+            partition.on_recovered = self.recovered
             self._partition_of[log] = partition
             self._applied.pop(topic.topic_id, None)
             self._open[(topic.topic_id, index)] = partition
@@ -361,6 +369,12 @@ class ReplicaManager:
                 if attempt.leader_epoch == state.leader_epoch
                 and attempt.partition_epoch > state.partition_epoch
             ],
+            recovery_of(
+                state,
+                has_bucket=self._has_bucket,
+                is_tiered=partition.tier is not None or partition.log.config.tierable,
+                has_group_offsets=topic.topic_name == CONSUMER_OFFSETS,
+            ),
         )
 
     def _follow(self, partition: Partition, state: PartitionState) -> None:

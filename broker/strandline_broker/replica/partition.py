@@ -30,6 +30,7 @@ from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.replica.deletion import Deletions
 from strandline_broker.replica.leadership import Leadership
 from strandline_broker.replica.offsets import PartitionOffsets
+from strandline_broker.replica.recovery import Recovery
 from strandline_broker.replica.tier import PartitionTier
 from strandline_broker.replica.waiters import (
     ROW_APPEND_TIME,
@@ -91,7 +92,9 @@ class Partition(PartitionOffsets):
         "leader_id",
         "leadership",
         "min_isr",
+        "on_recovered",
         "on_synced",
+        "recovery",
         "replica_waiters",
         "replicated_in",
         "replicated_out",
@@ -114,6 +117,10 @@ class Partition(PartitionOffsets):
         self.leadership: Leadership | None = None
         self.isr_size = 0
         self.min_isr = 1
+        self.recovery = Recovery.NONE
+        """What this leader has to do before its partition has recovered."""
+        self.on_recovered: Callable[[], None] | None = None
+        """Called when that is done."""
         self.unfit_epoch = -1
         """Leader epoch in which this broker must not lead (again): its log lost bytes that followers may have."""
         self.high_watermark = max(log.start_offset, min(high_watermark, log.synced_end))
@@ -150,11 +157,13 @@ class Partition(PartitionOffsets):
         min_isr: int,
         now: float,
         attempts: Iterable[PartitionState] = (),
+        recovery: Recovery = Recovery.NONE,
     ) -> None:
         """Lead from now on as `state` says, or take over what changed within the epoch. `now` is monotonic seconds.
 
         `min_isr` is the effective minimum. `attempts` are ISR changes of unknown outcome from before a clean restart: they
-        count from the beginning, before the high watermark moves for the first time. Raises
+        count from the beginning, before the high watermark moves for the first time. `recovery` is what is to be done
+        before that; within an epoch it only ends. Raises
         KafkaError(FENCED_LEADER_EPOCH) for an epoch below one that this log has seen, or one that it must not lead any
         more (design section 3.3).
         """
@@ -171,6 +180,8 @@ class Partition(PartitionOffsets):
             self.leadership.confirm(state, min_isr)
             if self.leadership.frozen:
                 self._fail_impatient()
+            if recovery is Recovery.NONE:
+                self.recovered()
             self.advance_high_watermark()
             self._deletions.wake()
             return
@@ -180,6 +191,7 @@ class Partition(PartitionOffsets):
         self.leader_id = own.broker_id
         self.leader_epoch = epoch
         self.is_leader = True
+        self.recovery = recovery
         self._gaps_excused_since_ms = -1
         self.log.epochs.assign(epoch, self.log.end_offset)
         self.leadership = Leadership(own, state, min_isr, self.log.end_offset, now)
@@ -192,6 +204,7 @@ class Partition(PartitionOffsets):
         """Stop leading; whoever waits is told to look for the new leader (-1: there is none)."""
         self.is_leader = False
         self.leadership = None
+        self.recovery = Recovery.NONE
         self.leader_high_watermark = -1
         self.leader_id = leader_id
         self.leader_epoch = max(self.leader_epoch, leader_epoch)
@@ -200,6 +213,30 @@ class Partition(PartitionOffsets):
             self.tier.forget_role()
         self._fail_waiters()
         self._wake_fetches(0)
+
+    def recovered(self) -> None:
+        """Serve from now on: what was to be recovered in this epoch is."""
+        if self.recovery is Recovery.NONE:
+            return
+        self.recovery = Recovery.NONE
+        self.advance_high_watermark()
+        if self.on_recovered is not None:
+            self.on_recovered()
+
+    @property
+    def has_recovered(self) -> bool:
+        """Whether the store, which has this partition as recovering, may be told that it has recovered.
+
+        Not before everybody in sync holds what was recovered: one of them could else be elected without it, and would not
+        know that it has to look into the bucket.
+        """
+        leadership = self.leadership
+        return (
+            self.recovery is Recovery.NONE
+            and leadership is not None
+            and leadership.state.recovering
+            and leadership.all_have_begun
+        )
 
     def start_tiering(self) -> PartitionTier:
         """Let a part of this partition lie in the bucket from now on. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
@@ -210,9 +247,10 @@ class Partition(PartitionOffsets):
     def check_leader(self, current_leader_epoch: int = -1) -> None:
         """Refuse a client that asks the wrong broker, or with another epoch in mind (KIP-320).
 
-        Raises KafkaError NOT_LEADER_OR_FOLLOWER, FENCED_LEADER_EPOCH or UNKNOWN_LEADER_EPOCH.
+        A leader whose log has to be recovered first leads nobody yet. Raises KafkaError NOT_LEADER_OR_FOLLOWER,
+        FENCED_LEADER_EPOCH or UNKNOWN_LEADER_EPOCH.
         """
-        if not self.is_leader:
+        if not self.is_leader or self.recovery is Recovery.LOG:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         if current_leader_epoch >= 0 and current_leader_epoch != self.leader_epoch:
             self._refuse_epoch(current_leader_epoch)
@@ -241,6 +279,12 @@ class Partition(PartitionOffsets):
         """
         if not self.is_leader:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        if self.recovery is Recovery.LOG:
+            self._gaps_excused_since_ms = -1
+            raise KafkaError(
+                ErrorCode.NOT_LEADER_OR_FOLLOWER,
+                "its log is not in line with the bucket yet: see design section 7.3",
+            )
         if waiter.acks == -1 and self.isr_size < self.min_isr:
             self._gaps_excused_since_ms = -1
             raise KafkaError(
@@ -328,10 +372,11 @@ class Partition(PartitionOffsets):
     def advance_high_watermark(self) -> None:
         """Raise the high watermark to what every in-sync replica has; never lower it.
 
-        It stands still while the in-sync replicas are fewer than `min.insync.replicas` (design section 3.2).
+        It stands still while the in-sync replicas are fewer than `min.insync.replicas` (design section 3.2), and while this
+        log may have to be dropped.
         """
         leadership = self.leadership
-        if leadership is None or leadership.frozen:
+        if leadership is None or leadership.frozen or self.recovery is Recovery.LOG:
             return
         end = self.log.synced_end if self._fsync else self.log.end_offset
         if not leadership.alone:
@@ -495,14 +540,18 @@ class Partition(PartitionOffsets):
         self.high_watermark = min(self.high_watermark, self.log.end_offset)
 
     def start_over(self, offset: int, tail: TailState | None = None) -> None:
-        """Drop everything and begin at `offset`, as the leader says; `tail` is what came before, in the bucket.
+        """Drop everything and begin at `offset`; `tail` is what came before, in the bucket.
 
+        As its leader says, or, for one that leads, as the manifest does from which it recovers: there its epoch begins.
         Raises KafkaError(KAFKA_STORAGE_ERROR).
         """
-        logger.warning("%r: its log [%d, %d) is gone at the leader; starting over at %d", self,
+        logger.warning("%r: its log [%d, %d) is not what counts; starting over at %d", self,
                        self.log.start_offset, self.log.end_offset, offset)  # fmt: skip
         self.log.reset_to(offset, *(tail or ()))
         self.high_watermark = offset
+        if self.leadership is not None:
+            self.log.epochs.assign(self.leader_epoch, offset)
+            self.leadership.begin_at(offset)
 
     # -- internal ------------------------------------------------------------------------------------------------------
 

@@ -283,6 +283,7 @@ class Broker:
         config = self.config
         self.groups = self._make_groups()
         self.replicas.on_roles = self._roles_changed
+        self.replicas.on_recovered = self.replication.keeper.wake
         self.produce = ProduceHandler(
             self.replicas, self.view, self.clock, self._request_sync, config.request_timeout_max_ms
         )

@@ -37,6 +37,7 @@ class TopicTotals:
     under_replicated: int = 0
     under_min_isr: int = 0
     at_min_isr: int = 0
+    recovering: int = 0
     offline: int = 0
     failed: int = 0
     max_lag: int = 0
@@ -59,6 +60,7 @@ class TopicTotals:
             self.under_replicated += len(state.isr) < len(state.replicas) - len(state.adding)
             self.under_min_isr += partition.isr_size < partition.min_isr
             self.at_min_isr += partition.isr_size == partition.min_isr
+            self.recovering += state.recovering
             for broker_id, follower in leadership.followers.items():
                 lag = log.end_offset - follower.log_end
                 if lag > self.max_follower_lag and broker_id in state.replicas:
@@ -412,6 +414,12 @@ def _topic_metrics(topics: dict[str, TopicTotals]) -> Iterator[Metric]:
             "at_min_isr_partitions",
             "Led partitions that would refuse acks=all if one more replica were lost.",
             "at_min_isr",
+        ),
+        (
+            GaugeMetricFamily,
+            "recovering_partitions",
+            "Led partitions that lost records, or were restored, and are brought in line with the bucket.",
+            "recovering",
         ),
         (GaugeMetricFamily, "offline_partitions", "Partitions here that nobody leads.", "offline"),
         (

@@ -90,8 +90,8 @@ def report(
 
     Offsets are those of the next record; sizes in bytes; lags in records, -1 for unknown: a follower's behind its leader's
     high watermark, in `followers` behind the leader's log end. `role` is leader, follower (another broker leads), offline
-    (nobody does) or failed (the log cannot be used, `problem` says why). Only a leader shows ISR and followers, and, as
-    `tier`, what is in the bucket.
+    (nobody does) or failed (the log cannot be used, `problem` says why). Only a leader shows ISR and followers, whether its
+    partition is `recovering` (design section 3.3), and, as `tier`, what is in the bucket.
     """
     rows = []
     for partition in sorted(partitions, key=lambda p: (p.topic, p.index)):
@@ -135,6 +135,7 @@ def _leadership(partition: Partition) -> dict[str, Any]:
         "eligibleLeaderReplicas": [ref.broker_id for ref in state.elr],
         "minInsyncReplicas": partition.min_isr,
         "partitionEpoch": state.partition_epoch,
+        "recovering": state.recovering,
         "followers": [
             {"broker": one.broker_id, "logEndOffset": one.log_end, "lag": one.lag, "inSync": one.in_sync}
             for one in followers_of(partition)

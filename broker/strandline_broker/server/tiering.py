@@ -348,8 +348,9 @@ class Tiering:
             return None
         state, log = archiver.state, partition.log
         manifest = state.published
+        problem = state.problem or archiver.problem
         if manifest is None:
-            return TierFigures(state.phase.value, -1, -1, -1, -1, -1, -1, state.problem)
+            return TierFigures(state.phase.value, -1, -1, -1, -1, -1, -1, problem)
         first = log.segment_of(manifest.end_offset) if manifest.end_offset > log.start_offset else 0
         segment = log.segments[first]
         waiting = unprotected_bytes(log, manifest.end_offset)
@@ -362,5 +363,5 @@ class Tiering:
             manifest.end_offset,
             waiting,
             age_ms,
-            state.problem,
+            problem,
         )

@@ -12,6 +12,7 @@ def state_of(
     epoch: int = 1,
     partition_epoch: int = 0,
     replicas: tuple[int, ...] = (),
+    recovering: bool = False,
 ) -> PartitionState:
     """Return a partition in which `isr`, as (broker, generation), is in sync."""
     members = tuple(ReplicaRef(*member) for member in isr)
@@ -22,6 +23,7 @@ def state_of(
         leader_epoch=epoch,
         leader_incarnation="i",
         partition_epoch=partition_epoch,
+        recovering=recovering,
     )
 
 

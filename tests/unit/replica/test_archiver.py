@@ -9,15 +9,17 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.unit.replica.support import lead_alone
+from tests.unit.replica.support import lead_alone, state_of
 from tests.unit.replica.tiered_support import KEYS, MEMORY_BYTES, Inline, LoopClock, append, led, sealed
 from tests.unit.tiered.virtual_time import virtually
 
+from strandline_broker.cluster.model import ReplicaRef
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.config import LogConfig
 from strandline_broker.replica.archiver import Archiver
 from strandline_broker.replica.bucket_log import BucketReader
 from strandline_broker.replica.partition import Partition
+from strandline_broker.replica.recovery import Recovery
 from strandline_broker.replica.tier import PartitionTier
 from strandline_broker.replica.uploads import SegmentUploader
 from strandline_tiered.effects import BucketEffects
@@ -83,6 +85,25 @@ def successor() -> Partition:
     partition = led()
     lead_alone(partition, 2)
     return partition
+
+
+def recovering(partition: Partition, epoch: int) -> Partition:
+    """Let the partition be led here after an election that may have lost what is in the bucket."""
+    state = state_of((0, 1), epoch=epoch, recovering=True)
+    partition.lead(ReplicaRef(0, 1), state, 1, 0.0, recovery=Recovery.LOG)
+    return partition
+
+
+def to_do(partition: Partition) -> Recovery:
+    return partition.recovery
+
+
+async def tiered(world: World) -> int:
+    """Have a partition in the bucket, written in epoch 1, and return where the bucket ends."""
+    archiver, tier = world.archive(led())
+    await settled(archiver)
+    await archiver.close()
+    return tier.tiered_through
 
 
 def run(test: Callable[[World], Coroutine[Any, Any, None]]) -> None:
@@ -282,5 +303,146 @@ def test_a_scrub_takes_what_no_manifest_has() -> None:
         assert len(world.names(SegmentName)) == len(sealed(partition))
         assert world.names(ClaimName) == [ClaimName(2)]
         assert tier.tiered_through == partition.log.active.base_offset
+
+    run(test)
+
+
+# -- recovering --
+
+
+def test_a_log_that_lacks_what_is_in_the_bucket_begins_where_the_bucket_ends() -> None:
+    async def test(world: World) -> None:
+        end = await tiered(world)
+        partition = recovering(led(10), 2)
+        archiver, tier = world.archive(partition)
+        assert to_do(partition) is Recovery.LOG
+        await settled(archiver)
+        log = partition.log
+        assert to_do(partition) is Recovery.NONE
+        assert (log.start_offset, log.end_offset, partition.high_watermark) == (end, end, end)
+        assert log.epochs.entries == [(1, 0), (2, end)]
+        assert (tier.loaded().end_offset, tier.tiered_through, tier.log_start) == (end, end, 0)
+        assert world.names(ManifestName)[-1].leader_epoch == 2
+        # The producer goes on with its sequence, and what it appends is uploaded behind the rest.
+        append(partition, end // 3, 30)
+        assert log.end_offset == end + 90
+        archiver.look_at_log()
+        await settled(archiver)
+        assert tier.tiered_through == log.active.base_offset > end
+
+    run(test)
+
+
+def test_a_log_that_differs_from_what_is_in_the_bucket_goes_and_nothing_of_it_gets_there() -> None:
+    async def test(world: World) -> None:
+        end = await tiered(world)
+        partition = led(10)
+        lead_alone(partition, 2)
+        append(partition, 10, 60)
+        recovering(partition, 3)
+        archiver, _ = world.archive(partition)
+        before = world.names(SegmentName)
+        await settled(archiver)
+        assert (partition.log.start_offset, partition.log.end_offset) == (end, end)
+        assert world.names(SegmentName) == before
+        assert to_do(partition) is Recovery.NONE
+
+    run(test)
+
+
+def test_a_log_that_has_all_of_it_stays_as_it_is() -> None:
+    async def test(world: World) -> None:
+        await tiered(world)
+        partition = recovering(led(60), 2)
+        archiver, tier = world.archive(partition)
+        await settled(archiver)
+        assert (partition.log.start_offset, partition.log.end_offset) == (0, 180)
+        assert to_do(partition) is Recovery.NONE
+        assert tier.tiered_through == partition.log.active.base_offset
+
+    run(test)
+
+
+@pytest.mark.parametrize("batches", [0, 10])
+def test_an_empty_bucket_is_claimed_and_written_before_records_are_taken(batches: int) -> None:
+    async def test(world: World) -> None:
+        partition = recovering(led(batches), 2)
+        archiver, _ = world.archive(partition)
+        world.store.plan = Always("put")
+        await asyncio.sleep(10)
+        assert to_do(partition) is Recovery.LOG
+        world.store.plan = None
+        await settled(archiver)
+        assert to_do(partition) is Recovery.NONE
+        assert partition.log.end_offset == 3 * batches
+        assert world.names(ManifestName)[-1].leader_epoch == 2
+
+    run(test)
+
+
+@pytest.mark.parametrize("operation", ["put", "list", "get", "head"])
+def test_it_takes_nothing_while_the_bucket_is_away(operation: str) -> None:
+    async def test(world: World) -> None:
+        end = await tiered(world)
+        partition = recovering(led(10), 2)
+        world.store.plan = Always(operation)
+        archiver, _ = world.archive(partition)
+        await asyncio.sleep(1000)
+        assert to_do(partition) is Recovery.LOG
+        with pytest.raises(KafkaError) as caught:
+            partition.check_leader()
+        assert caught.value.code is ErrorCode.NOT_LEADER_OR_FOLLOWER
+        assert bool(archiver.problem) == (operation == "head"), (
+            "the log cannot be replaced without the state there"
+        )
+        for _ in range(100):
+            archiver.scrub()
+        assert len(archiver._held_back or []) < 5
+        world.store.plan = None
+        await settled(archiver)
+        assert (partition.recovery, partition.log.start_offset) == (Recovery.NONE, end)
+        assert not archiver.problem
+
+    run(test)
+
+
+def test_the_log_of_a_leader_that_was_deposed_meanwhile_is_not_replaced() -> None:
+    async def test(world: World) -> None:
+        await tiered(world)
+        partition = recovering(led(10), 2)
+        world.store.plan = Always("head")
+        archiver, _ = world.archive(partition)
+        await asyncio.sleep(5)
+        assert archiver.problem
+        partition.resign(1, 3)
+        world.store.plan = None
+        await settled(archiver)
+        assert (partition.log.start_offset, partition.log.end_offset) == (0, 30)
+
+    run(test)
+
+
+def test_who_leads_after_one_that_died_before_it_had_recovered_does_the_same() -> None:
+    async def test(world: World) -> None:
+        end = await tiered(world)
+        first = recovering(led(10), 2)
+        archiver, _ = world.archive(first)
+        await settled(archiver)
+        append(first, end // 3, 4)
+        await archiver.close()
+        # Another replica, which had not begun to copy, and the first one again, with what it had taken.
+        other = recovering(led(12), 3)
+        archiver, _ = world.archive(other)
+        await settled(archiver)
+        assert (other.recovery, other.log.start_offset, other.log.end_offset) == (Recovery.NONE, end, end)
+        await archiver.close()
+        recovering(first, 4)
+        archiver, _ = world.archive(first)
+        await settled(archiver)
+        assert (first.recovery, first.log.start_offset, first.log.end_offset) == (
+            Recovery.NONE,
+            end,
+            end + 12,
+        )
 
     run(test)

@@ -28,6 +28,7 @@ from strandline_broker.log.log import Log
 from strandline_broker.replica.attempts import PartitionKey, decode_attempts
 from strandline_broker.replica.isr_keeper import IsrKeeper
 from strandline_broker.replica.partition import FlushMode, Partition
+from strandline_broker.replica.recovery import Recovery
 from strandline_broker.seams.clock import ManualClock
 from strandline_broker.seams.sim_disk import SimDisk
 
@@ -61,6 +62,7 @@ class Bench:
         self.view = ClusterView(self.store, "test", rng=random.Random(1))
         log = Log.open(SimDisk(), "t-0", LogConfig(), now_ms=NOW_MS, clean=False)
         self.partition = Partition("t", TOPIC_ID.bytes, 0, log, FlushMode.REPLICATED, 0)
+        self.recovery = Recovery.NONE
         self.disk = b""
         self.unusable: list[PartitionKey] = []
         self.keeper = IsrKeeper(
@@ -74,6 +76,7 @@ class Bench:
             persist=self._persist,
             run_blocking=_blocking,
         )
+        self.partition.on_recovered = self.keeper.wake
 
     def _led(self) -> Iterator[tuple[PartitionKey, Partition]]:
         yield KEY, self.partition
@@ -99,7 +102,7 @@ class Bench:
             self.view.replace(kind, objects)
         state = self.view.partition("t", 0)
         assert state is not None
-        self.partition.lead(OWN, state, 2, self.clock.monotonic())
+        self.partition.lead(OWN, state, 2, self.clock.monotonic(), recovery=self.recovery)
 
     async def stored(self) -> PartitionState:
         (obj,), _ = await self.store.list(PARTITION_SET)
@@ -318,3 +321,49 @@ def test_what_cannot_be_opened_is_given_up_only_if_another_member_could_lead() -
         assert (await bench.stored()).isr_ids == (1,)
 
     scenario(with_another)
+
+
+# -- recoveries --
+
+
+def test_the_store_is_told_what_has_recovered_and_not_before() -> None:
+    async def test(bench: Bench) -> None:
+        bench.recovery = Recovery.LOG
+        await bench.begin(state_of((0, 1), replicas=(0, 1), recovering=True))
+        assert await bench.keeper._round()
+        assert (await bench.stored()).recovering
+        bench.partition.recovered()
+        assert bench.keeper._wake.is_set()
+        assert await bench.keeper._round()
+        stored = await bench.stored()
+        assert (stored.recovering, stored.isr_ids, stored.partition_epoch) == (False, (0,), 1)
+        await bench.see()
+        assert bench.leadership.attempts == []
+        assert await bench.keeper._round()
+        assert await bench.stored() == stored
+
+    scenario(test)
+
+
+def test_it_is_not_told_while_somebody_in_sync_lacks_what_was_recovered() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.begin(state_of((0, 1), (1, 1), recovering=True))
+        assert await bench.keeper._round()
+        assert (await bench.stored()).recovering, "broker 1 has not been heard of"
+        bench.fetched(1)
+        assert await bench.keeper._round()
+        assert not (await bench.stored()).recovering
+
+    scenario(test)
+
+
+def test_a_recovery_of_unknown_outcome_is_told_again() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.begin(state_of((0, 1), replicas=(0, 1), recovering=True))
+        bench.store.lose_write = True
+        assert not await bench.keeper._round()
+        bench.store.lose_write = False
+        assert await bench.keeper._round()
+        assert not (await bench.stored()).recovering
+
+    scenario(test)

@@ -518,10 +518,51 @@ def test_an_unclean_leader_starts_again_at_the_manifest_end_and_waits_with_appen
     assert may_append(leader.state)
 
 
-def test_an_unclean_leader_with_other_records_drops_them() -> None:
+def test_an_unclean_leader_with_other_records_drops_them_and_uploads_none() -> None:
     leader = successor(tiered(30), local=log_of(40, epochs=((1, 0), (3, 25))), recovering=True)
-    leader.run()
-    assert any(isinstance(effect, ResetLocalLog) for effect in leader.done)
+    for kind in (PutClaim, ListManifests, ReadManifest):
+        leader.answer(kind)
+    assert leader.waits_for(ResetLocalLog)
+    assert not leader.waits_for(Upload), "these are records that it drops"
+    assert leader.take(PutManifest).manifest.high_watermark == 30
+
+
+def test_an_unclean_leader_starts_again_where_records_were_deleted_beyond_the_manifest_end() -> None:
+    former = tiered(30)
+    former.local = log_of(45)
+    former.hear(RaiseLogStart(42))
+    former.run()
+    assert (former.truth.end_offset, former.truth.log_start) == (30, 42)
+    # Its log agrees with all that is in the bucket; but what it appended at 41 would be deleted already.
+    leader = successor(former, local=log_of(41), recovering=True)
+    for kind in (PutClaim, ListManifests, ReadManifest):
+        leader.answer(kind)
+    reset = leader.take(ResetLocalLog)
+    assert (reset.start_offset, reset.log_start) == (42, 42)
+    stuck = successor(former, local=log_of(41))
+    stuck.run()
+    assert stuck.state.phase is Phase.STUCK
+
+
+def test_a_log_start_that_only_the_local_disk_knows_holds_when_it_starts_again() -> None:
+    leader = successor(
+        tiered(30), local=log_of(60, start=20, log_start=50, epochs=((3, 20),)), recovering=True
+    )
+    for kind in (PutClaim, ListManifests, ReadManifest):
+        leader.answer(kind)
+    reset = leader.take(ResetLocalLog)
+    assert (reset.start_offset, reset.log_start) == (50, 50)
+    assert leader.take(PutManifest).manifest.upload_from == 50
+
+
+def test_a_log_that_was_interrupted_when_it_started_again_does_so_once_more() -> None:
+    leader = successor(tiered(30), local=log_of(30, start=30, epochs=()), recovering=True)
+    for kind in (PutClaim, ListManifests, ReadManifest):
+        leader.answer(kind)
+    assert leader.take(ResetLocalLog).start_offset == 30
+    knowing = successor(tiered(30), local=log_of(30, start=30, epochs=((1, 0),)), recovering=True)
+    knowing.run()
+    assert not any(isinstance(effect, ResetLocalLog) for effect in knowing.done)
 
 
 def test_an_unclean_leader_with_the_same_records_keeps_them() -> None:

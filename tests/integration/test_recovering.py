@@ -1,0 +1,91 @@
+"""An unclean election of a replica that lacks what is in the bucket, on real brokers: nothing that is there is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.integration.replicated import TOPIC, Trio, trio
+from tests.integration.support import run, until
+from tests.integration.test_reassignment import states
+from tests.integration.test_tiering import CONFIG, Away, read_all, texts, tier, write
+
+from strandline_broker.errors import ErrorCode
+from strandline_broker.replica.recovery import Recovery
+from strandline_broker.server.partition_report import RateSampler, report
+from strandline_tiered.directory_store import DirectoryStore
+from strandline_tiered.faulty_store import FaultyStore
+
+
+async def left_behind(three: Trio) -> tuple[int, int]:
+    """Have two replicas of which one lacks acknowledged records; return it, and the one that has all."""
+    unclean = {"unclean.leader.election.enable": "true"}
+    await three.made.create_topic(TOPIC, replicas=2, config={**CONFIG, **unclean})
+    leader = (await three.in_sync(2)).config.broker_id
+    (follower,) = set(states(three)[0].replicas) - {leader}
+    await write(three, 0, 10)
+    await three.crash(follower)
+    await three.in_sync(1)
+    await write(three, 10, 100)
+    return follower, leader
+
+
+def shown(three: Trio, broker_id: int) -> bool:
+    """Return whether `/v1/partitions` shows the partition as recovering."""
+    rows = report(three.brokers[broker_id].replicas, RateSampler(), 0.0, three.brokers[broker_id].tiering)
+    (row,) = [row for row in rows if row["topic"] == TOPIC]
+    return bool(row["recovering"])
+
+
+def test_who_lacks_what_is_in_the_bucket_begins_behind_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bucket = FaultyStore(DirectoryStore(tmp_path / "bucket"))
+        async with trio(tmp_path, bucket=bucket, log_retention_check_interval_ms="100") as three:
+            behind, former = await left_behind(three)
+            all_of_it = three.partition(former)
+            assert all_of_it is not None
+            await until(lambda: tier(three, former).tiered_through == all_of_it.log.active.base_offset)
+            end = tier(three, former).tiered_through
+            assert 10 < end < 100
+            await three.crash(former)
+            bucket.plan = Away()
+            await three.start(behind)
+            await until(lambda: three.leader() is not None)
+            partition = three.partition(behind)
+            assert partition is not None
+            # While it cannot look into the bucket it takes nothing, and shows why.
+            await until(lambda: states(three)[0].recovering)
+            assert await three.write(b"too early") == [ErrorCode.NOT_LEADER_OR_FOLLOWER]
+            assert partition.recovery is Recovery.LOG
+            assert shown(three, behind)
+            bucket.plan = None
+            await until(lambda: partition.recovery is Recovery.NONE)
+            assert (partition.log.start_offset, partition.log.end_offset) == (end, end)
+            assert await read_all(three, three.brokers[behind]) == texts(0, end)
+            await write(three, end, end + 30)
+            assert await read_all(three, three.brokers[behind]) == texts(0, end + 30)
+            await until(lambda: not states(three)[0].recovering)
+            await until(lambda: not shown(three, behind))
+            # Who led before has more of the old records. It drops them, and has all of the new ones when it leads.
+            await three.start(former)
+            await three.in_sync(2)
+            await three.crash(behind)
+            await until(lambda: three.leader() is three.brokers[former])
+            await until(lambda: tier(three, former).remote is not None)
+            assert await read_all(three, three.brokers[former]) == texts(0, end + 30)
+            assert not states(three)[0].recovering
+
+    run(scenario())
+
+
+def test_without_a_bucket_nothing_is_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with trio(tmp_path) as three:
+            behind, former = await left_behind(three)
+            await three.crash(former)
+            await three.start(behind)
+            await until(lambda: three.leader() is not None)
+            assert await three.write(b"at once") == [ErrorCode.NONE]
+            await until(lambda: not states(three)[0].recovering)
+            assert await read_all(three, three.brokers[behind]) == [*texts(0, 10), b"at once"]
+
+    run(scenario())
