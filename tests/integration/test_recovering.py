@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from uuid import UUID
 
 from tests.integration.replicated import TOPIC, Trio, trio
-from tests.integration.support import run, until
+from tests.integration.support import Client, cluster, leads, run, running, until
+from tests.integration.test_groups import ask, committed
 from tests.integration.test_reassignment import states
 from tests.integration.test_tiering import CONFIG, Away, read_all, texts, tier, write
 
+from strandline_broker.cluster.internal_topics import CONSUMER_OFFSETS
+from strandline_broker.cluster.model import PARTITION_SET, PartitionState, new_partition_set
 from strandline_broker.errors import ErrorCode
 from strandline_broker.replica.recovery import Recovery
+from strandline_broker.server.broker import Broker
 from strandline_broker.server.partition_report import RateSampler, report
+from strandline_broker.wire.api_keys import ApiKey
 from strandline_tiered.directory_store import DirectoryStore
 from strandline_tiered.faulty_store import FaultyStore
+from strandline_tiered.keys import OffsetsName, PartitionKeys
+from strandline_tiered.memory_store import MemoryStore
+from strandline_tiered.offsets_snapshot import CommittedOffset, OffsetsSnapshot, TopicPartition
+from strandline_tiered.offsets_store import write_offsets
+
+OFFSETS_ID = UUID(int=11)
+FETCH_OFFSETS = {
+    "groups": [{"group_id": "g", "member_id": None, "member_epoch": -1, "topics": None}],
+    "require_stable": False,
+}
 
 
 async def left_behind(three: Trio) -> tuple[int, int]:
@@ -89,3 +106,54 @@ def test_without_a_bucket_nothing_is_waited_for(tmp_path: Path) -> None:
             assert await read_all(three, three.brokers[behind]) == [*texts(0, 10), b"at once"]
 
     run(scenario())
+
+
+def test_restored_groups_go_on_where_the_bucket_says_they_were(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bucket = FaultyStore(MemoryStore())
+        async with cluster(tmp_path) as made:
+            made.bucket = bucket
+            # As restore leaves it: nobody is in sync, everything is in the bucket.
+            restored = PartitionState(replicas=(0,), isr=(), leader_epoch=7, recovering=True)
+            part = new_partition_set(
+                cluster="test", topic_id=OFFSETS_ID, topic_name=CONSUMER_OFFSETS, slice_index=0,
+                config={"cleanup.policy": "compact"}, partitions=(restored,),
+            )  # fmt: skip
+            await made.store.create(PARTITION_SET, part.to_object())
+            bucket.plan = Away()
+            async with running(made) as broker:
+                keys = PartitionKeys(UUID(broker.cluster_id), CONSUMER_OFFSETS, OFFSETS_ID, 0)
+                groups = {"g": {TopicPartition("t", 0): CommittedOffset(42, 3, "m", 1_700_000_000_000)}}
+                snapshot = OffsetsSnapshot(0, OffsetsName(7, 1), 5, groups)
+                bucket.plan = None
+                await write_offsets(bucket, keys, snapshot)
+                bucket.plan = Away()
+                await leads(broker, CONSUMER_OFFSETS)
+                client = await made.connect(broker)
+                loading = await ask(client, ApiKey.OFFSET_FETCH, FETCH_OFFSETS)
+                assert loading.groups[0].error_code is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+                bucket.plan = None
+                await until(lambda: not recovering(broker))
+                assert await committed(client) == {("t", 0): 42}
+                await client.close()
+            # It is in the log from then on, whatever the bucket has.
+            bucket.plan = Away()
+            async with running(made) as broker:
+                await leads(broker, CONSUMER_OFFSETS)
+                client = await made.connect(broker)
+                await until_loaded(client)
+                assert await committed(client) == {("t", 0): 42}
+                await client.close()
+
+    run(scenario())
+
+
+async def until_loaded(client: Client) -> None:
+    async with asyncio.timeout(10):
+        while (await ask(client, ApiKey.OFFSET_FETCH, FETCH_OFFSETS)).groups[0].error_code:
+            await asyncio.sleep(0)
+
+
+def recovering(broker: Broker) -> bool:
+    state = broker.view.partition(CONSUMER_OFFSETS, 0)
+    return state is None or state.recovering

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import importlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from strandline_broker.cluster.internal_topics import CONSUMER_OFFSETS
 from strandline_broker.cluster.model import PARTITION_SET, PartitionSet
 from strandline_broker.coordinator.partitioning import partition_for
+from strandline_broker.coordinator.recovering import Recoveries
 from strandline_broker.coordinator.runtime import CoordinatorRuntime
 from strandline_broker.errors import ErrorCode, KafkaError
 
 if TYPE_CHECKING:
     import asyncio
     import random
-    from collections.abc import Awaitable, Callable, Collection, Iterator
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 
     from strandline_broker.cluster.view import Change, ClusterView
     from strandline_broker.coordinator.machine import Ticket
@@ -31,8 +32,17 @@ if TYPE_CHECKING:
     from strandline_broker.replica.manager import ReplicaManager
     from strandline_broker.replica.partition import Partition
     from strandline_broker.seams.clock import Clock
+    from strandline_tiered.offsets_snapshot import OffsetsSnapshot
 
 logger = logging.getLogger(__name__)
+
+
+class OffsetSnapshots(Protocol):
+    """Snapshots of committed offsets in a bucket."""
+
+    async def newest_offsets(self, partition: Partition) -> OffsetsSnapshot | None:
+        """Return the newest one of a partition of `__consumer_offsets`, None if there is none. Raises RemoteError."""
+        ...
 
 
 class GroupCoordinator:
@@ -50,7 +60,9 @@ class GroupCoordinator:
         request_sync: Callable[[Partition], None],
         run_blocking: Callable[[Callable[[], object]], Awaitable[object]],
         commit_timeout_ms: int,
+        snapshots: OffsetSnapshots | None = None,
     ) -> None:
+        """`snapshots`: those of committed offsets in the bucket, where this broker has one."""
         self._view = view
         self._partition_count = 0
         self._runtime = CoordinatorRuntime(
@@ -63,6 +75,15 @@ class GroupCoordinator:
             run_blocking=run_blocking,
             commit_timeout_ms=commit_timeout_ms,
             on_active=self._forget_deleted_topics,
+            recoveries=None
+            if snapshots is None
+            else Recoveries(
+                lambda slot: _lacking(slot, snapshots),
+                clock=clock,
+                loop=loop,
+                rng=rng,
+                request_sync=request_sync,
+            ),
         )
         self._stop_listening = view.on_change(self._on_change)
 
@@ -148,6 +169,11 @@ class GroupCoordinator:
 
     def _delete_offsets(self, slot: Slot[GroupShard], topics: Collection[str]) -> None:
         self._runtime.run(slot, lambda shard, now_ms: shard.partitions_deleted(topics, now_ms))
+
+
+async def _lacking(slot: Slot[GroupShard], snapshots: OffsetSnapshots) -> Iterable[tuple[bytes, bytes]]:
+    snapshot = await snapshots.newest_offsets(slot.partition)
+    return () if snapshot is None else slot.machine.lacking_offsets(snapshot.groups)
 
 
 def warm_up() -> None:

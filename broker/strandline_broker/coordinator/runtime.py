@@ -1,7 +1,8 @@
 """Runs the shards of one internal topic: loads, unloads, appends, keeps time, and sends answers.
 
     leader of a partition, epoch e ──▶ LOADING ──log end replayed, high watermark there──▶ ACTIVE
-              │                          └──cannot be read──▶ FAILED ──after a while──▶ LOADING
+              │                │         └──cannot be read──▶ FAILED ──after a while──▶ LOADING
+              │                └ what only the bucket has is appended first, where the partition is recovering
               └── epoch over, or its log failed: unloaded; everybody who waits is told NOT_COORDINATOR
 
 A shard decides, the runtime does: records become one batch, appended in the shard's epoch; answers that depend on them
@@ -22,12 +23,14 @@ from strandline_broker.coordinator.loading import collector_at_rest, replay_log
 from strandline_broker.coordinator.slot import Append, M, Phase, Slot
 from strandline_broker.coordinator.timers import Timers
 from strandline_broker.errors import ErrorCode, KafkaError
+from strandline_broker.replica.recovery import Recovery
 from strandline_broker.wire.batch import Record, build_batch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Iterator
 
     from strandline_broker.coordinator.machine import Ticket
+    from strandline_broker.coordinator.recovering import Recoveries
     from strandline_broker.group.effects import Effects
     from strandline_broker.replica.manager import ReplicaManager
     from strandline_broker.replica.partition import Partition
@@ -53,8 +56,13 @@ class CoordinatorRuntime(Generic[M]):
         run_blocking: Callable[[Callable[[], object]], Awaitable[object]],
         commit_timeout_ms: int,
         on_active: Callable[[Slot[M]], None] = lambda _: None,
+        recoveries: Recoveries[M] | None = None,
     ) -> None:
-        """`make` returns an empty shard. `on_active` is told of each shard that begins to serve."""
+        """`make` returns an empty shard. `on_active` is told of each shard that begins to serve.
+
+        `recoveries`: where this broker has a bucket, what partitions that are recovering take from it.
+        """
+        self._recoveries = recoveries
         self._topic = topic
         self._make = make
         self._replicas = replicas
@@ -235,7 +243,7 @@ class CoordinatorRuntime(Generic[M]):
         self._slots[partition.index] = slot
         log = partition.log
         if log.start_offset == log.end_offset:
-            self._replayed(slot, log.end_offset)
+            self._read(slot, log.end_offset)
             return
         self._to_load.append(slot)
         if self._loader is None:
@@ -272,7 +280,19 @@ class CoordinatorRuntime(Generic[M]):
         if wanted():
             elapsed_ms = (self._loop.time() - started) * 1000
             logger.info("%r: %d records replayed in %.0f ms", partition, records, elapsed_ms)
+            self._read(slot, end)
+
+    def _read(self, slot: Slot[M], end: int) -> None:
+        """Go on with what only the bucket has, if that is missing."""
+        partition = slot.partition
+        if partition.recovery is not Recovery.OFFSETS or self._recoveries is None:
             self._replayed(slot, end)
+            return
+        self._recoveries.begin(
+            slot,
+            lambda: self._replayed(slot, partition.log.end_offset),
+            lambda error: self._fail_load(slot, error),
+        )
 
     def _replayed(self, slot: Slot[M], end: int) -> None:
         """Serve as soon as everything that was replayed is committed."""
@@ -281,6 +301,8 @@ class CoordinatorRuntime(Generic[M]):
         if slot.partition.high_watermark < end:
             _HighWatermark(slot.partition, end, lambda: self._loop.call_soon(self._replayed, slot, end))
             return
+        if slot.partition.recovery is Recovery.OFFSETS:
+            slot.partition.recovered()
         slot.phase = Phase.ACTIVE
         try:
             self.run(slot, lambda machine, now_ms: machine.loaded(now_ms))
@@ -301,6 +323,8 @@ class CoordinatorRuntime(Generic[M]):
         if self._slots.get(slot.partition.index) is slot:
             del self._slots[slot.partition.index]
         self._timers.drop(slot)
+        if self._recoveries is not None:
+            self._recoveries.cancel(slot)
         if active:
             for ticket in slot.machine.unload():
                 cast("Ticket", ticket).refuse(ErrorCode.NOT_COORDINATOR)
@@ -313,6 +337,8 @@ class CoordinatorRuntime(Generic[M]):
         if loader is not None:
             loader.cancel()
             await asyncio.gather(loader, return_exceptions=True)
+        if self._recoveries is not None:
+            await self._recoveries.close()
         for slot in list(self._slots.values()):
             self._unload(slot)
         self._timers.close()

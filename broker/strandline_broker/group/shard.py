@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
 from strandline_broker.errors import ErrorCode
-from strandline_broker.group import expiry, join, membership, offset_requests, rebalance, replies, sync
+from strandline_broker.group import (
+    expiry,
+    join,
+    membership,
+    offset_requests,
+    rebalance,
+    recovered_offsets,
+    replies,
+    sync,
+)
 from strandline_broker.group.config import GroupConfig
 from strandline_broker.group.effects import Body, Effects, Ticket, TimerKey
 from strandline_broker.group.offsets import Cut, OffsetStore
@@ -38,6 +47,7 @@ from strandline_broker.group.requests import (
 )
 from strandline_broker.group.states import GroupState
 from strandline_broker.group.timers import TimerTable
+from strandline_tiered.offsets_snapshot import Groups
 
 #: Timer keys of the shard's own work; those of groups are in `rebalance`.
 EXPIRY: TimerKey = ("expiry",)
@@ -87,6 +97,10 @@ class GroupShard:
     def replay_end_transaction(self, producer_id: int, *, committed: bool) -> None:
         """Take a control record: pending offsets of `producer_id` become committed, or vanish."""
         self._offsets.end_transaction(producer_id, committed=committed)
+
+    def lacking_offsets(self, groups: Groups) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the records of what a snapshot has and this log lacks, to be appended and replayed. Raises EncodeError."""
+        return recovered_offsets.lacking(self._offsets, groups)
 
     def loaded(self, now_ms: int) -> Effects:
         """End loading: members get a fresh session, oversized groups a rebalance, the expiry sweep its timer."""

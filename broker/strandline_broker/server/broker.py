@@ -405,6 +405,7 @@ class Broker:
             request_sync=self._request_sync,
             run_blocking=self._blocking,
             commit_timeout_ms=self.config.offsets_commit_timeout_ms,
+            snapshots=self.tiering,
         )
 
     def _advertised(self) -> dict[str, Endpoint]:

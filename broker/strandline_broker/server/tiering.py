@@ -19,14 +19,18 @@ from strandline_broker.errors import KafkaError
 from strandline_broker.log.identity import IdentityError
 from strandline_broker.replica.archiver import Archiver
 from strandline_broker.replica.bucket_log import BucketReader
+from strandline_broker.replica.remote import RemoteCorrupt, RemoteUnavailable
 from strandline_broker.replica.uploads import SegmentUploader
 from strandline_broker.seams.local_disk import LocalDisk
 from strandline_broker.server.config_tiering import DIRECTORY_PREFIX
 from strandline_tiered.counting_store import CountingStore
 from strandline_tiered.disk_cache import DiskCache
 from strandline_tiered.effects import BucketEffects
+from strandline_tiered.envelope import FormatError
 from strandline_tiered.keys import PartitionKeys
 from strandline_tiered.leadership import Phase
+from strandline_tiered.object_store import ObjectStoreError
+from strandline_tiered.offsets_store import load_newest_offsets
 from strandline_tiered.open_store import open_bucket
 from strandline_tiered.probe import Capabilities, probe
 from strandline_tiered.protocol_messages import PageNeeded
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from strandline_broker.server.volume import Volume
     from strandline_tiered.cost import RequestCounts
     from strandline_tiered.object_store import ObjectStore
+    from strandline_tiered.offsets_snapshot import OffsetsSnapshot
 
 logger = logging.getLogger(__name__)
 
@@ -333,6 +338,19 @@ class Tiering:
             tier.ask_log_start(plan.log_start)
         if plan.needs_page is not None:
             archiver.hear(PageNeeded())
+
+    # -- group offsets -------------------------------------------------------------------------------------------------
+
+    async def newest_offsets(self, partition: Partition) -> OffsetsSnapshot | None:
+        """See `coordinator.groups.OffsetSnapshots`."""
+        topic_id = UUID(bytes=partition.topic_id)
+        keys = PartitionKeys(self._cluster_id, partition.topic, topic_id, partition.index)
+        try:
+            return await load_newest_offsets(self._store, keys)
+        except FormatError as error:
+            raise RemoteCorrupt(str(error)) from error
+        except ObjectStoreError as error:
+            raise RemoteUnavailable(f"{keys.prefix}: {error}") from error
 
     # -- figures -------------------------------------------------------------------------------------------------------
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable, Coroutine, Hashable, Mapping
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
-from tests.unit.replica.support import lead_alone
+from tests.unit.replica.support import lead_alone, state_of
 
+from strandline_broker.cluster.model import ReplicaRef
+from strandline_broker.coordinator.recovering import Recoveries
 from strandline_broker.coordinator.runtime import CoordinatorRuntime
+from strandline_broker.coordinator.slot import Slot
 from strandline_broker.errors import ErrorCode
 from strandline_broker.group.effects import Effects
 from strandline_broker.log.config import LogConfig
 from strandline_broker.log.log import Log
 from strandline_broker.replica.manager import ReplicaManager, TopicReplicas
 from strandline_broker.replica.partition import FlushMode, Partition
+from strandline_broker.replica.recovery import Recovery
 from strandline_broker.seams.clock import ManualClock
 from strandline_broker.seams.local_disk import LocalDisk
 from strandline_broker.wire.batch import Record, build_batch
@@ -133,10 +138,16 @@ class Replicas:
         self.by_key: dict[str | bytes, TopicReplicas] = {}
 
 
+Lacking: TypeAlias = "Callable[[Slot[FakeShard]], Awaitable[Iterable[tuple[bytes, bytes]]]]"
+
+
 class Bench:
     """A runtime over partition 0 of the internal topic, whose syncs are made by the test."""
 
-    def __init__(self, directory: Path, *, disk: LocalDisk | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, disk: LocalDisk | None = None, lacking: Lacking | None = None
+    ) -> None:
+        """`lacking`: what the bucket has for the shard, where there is one."""
         self.disk = disk if disk is not None else LocalDisk(directory)
         self.clock = ManualClock(wall_ms=NOW_MS)
         self.log = Log.open(self.disk, f"{TOPIC}-0", LogConfig(), now_ms=NOW_MS, clean=False)
@@ -158,6 +169,16 @@ class Bench:
             run_blocking=_blocking,
             commit_timeout_ms=5000,
             on_active=lambda slot: self.active.append(slot.partition.index),
+            recoveries=None if lacking is None else self._recoveries(lacking),
+        )
+
+    def _recoveries(self, lacking: Lacking) -> Recoveries[FakeShard]:
+        return Recoveries(
+            lacking,
+            clock=self.clock,
+            loop=asyncio.get_running_loop(),
+            rng=random.Random(1),
+            request_sync=self._request_sync,
         )
 
     def _make(self) -> FakeShard:
@@ -176,6 +197,12 @@ class Bench:
     def lead(self, epoch: int) -> None:
         """Become the leader in `epoch`."""
         lead_alone(self.partition, epoch)
+        self.runtime.reconcile()
+
+    def lead_recovering(self, epoch: int, *, min_isr: int = 1) -> None:
+        """Become the leader in `epoch` of a partition that is recovering, or learn of another minimum."""
+        state = state_of((0, 1), epoch=epoch, recovering=True)
+        self.partition.lead(ReplicaRef(0, 1), state, min_isr, 0.0, recovery=Recovery.OFFSETS)
         self.runtime.reconcile()
 
     def resign(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from uuid import UUID
 
 import pytest
 from tests.unit.group.support import Driver
@@ -10,7 +11,10 @@ from tests.unit.group.support import Driver
 from strandline_broker.errors import ErrorCode
 from strandline_broker.group.config import GroupConfig
 from strandline_broker.group.records import (
+    OffsetKey,
     OffsetValue,
+    decode_key,
+    decode_offset_value,
     encode_group_key,
     encode_offset_key,
     encode_offset_value,
@@ -24,6 +28,7 @@ from strandline_broker.group.requests import (
     TopicPartitions,
 )
 from strandline_broker.group.shard import GroupShard
+from strandline_tiered.offsets_snapshot import CommittedOffset, TopicPartition
 
 
 def replayed(*records: tuple[str, int | None, int]) -> GroupShard:
@@ -150,3 +155,28 @@ def test_deleted_topics_go_in_slices() -> None:
         driver.commit_next()
     assert all(not driver.shard.fetch_offsets(FetchOffsetsRequest(f"g{n}", None))["topics"] for n in range(3))
     assert len(driver.shard.list_groups()) == 3
+
+
+# -- out of the bucket --
+
+
+def test_of_a_snapshot_a_shard_takes_what_it_lacks_as_it_was_committed() -> None:
+    shard = replayed(("a", 7, -1), ("b", None, -1))
+    topic_id = UUID(int=9)
+    snapshot = {
+        "g": {
+            TopicPartition("a", 0): CommittedOffset(3, 1, "older", 5),
+            TopicPartition("b", 0): CommittedOffset(4, 2, "text", 6, topic_id=topic_id),
+        },
+        "h": {TopicPartition("a", 2): CommittedOffset(5, -1, "", 7, expires_at_ms=8)},
+    }
+    records = list(shard.lacking_offsets(snapshot))
+    assert [(decode_key(key), decode_offset_value(value)) for key, value in records] == [
+        (OffsetKey("g", "b", 0), OffsetValue(4, 2, "text", 6, topic_id=topic_id)),
+        (OffsetKey("h", "a", 2), OffsetValue(5, -1, "", 7, 8)),
+    ]
+    for position, (key, value) in enumerate(records, 2):
+        shard.replay(key, value, offset=position, timestamp_ms=0)
+    assert (fetch(shard, "a"), fetch(shard, "b")) == (7, 4)
+    assert list(shard.lacking_offsets(snapshot)) == []
+    assert {group["group_id"] for group in shard.list_groups()} == {"g", "h"}

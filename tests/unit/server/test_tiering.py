@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
+import pytest
 from tests.unit.replica.support import lead_alone
 from tests.unit.replica.tiered_support import KEYS, InlineThreads, LoopClock, led
 from tests.unit.tiered.virtual_time import virtually
 
 from strandline_broker.log.config import LogConfig
 from strandline_broker.replica.partition import Partition
+from strandline_broker.replica.remote import RemoteCorrupt
 from strandline_broker.replica.tier import PartitionTier
 from strandline_broker.server.config import load
 from strandline_broker.server.tiering import Tiering
 from strandline_tiered.cost import RequestCounts
-from strandline_tiered.keys import SegmentName
+from strandline_tiered.keys import OffsetsName, PartitionKeys, SegmentName
 from strandline_tiered.memory_store import MemoryStore
+from strandline_tiered.offsets_snapshot import CommittedOffset, OffsetsSnapshot, TopicPartition
+from strandline_tiered.offsets_store import write_offsets
 
 OWN = ["broker_id=0", "data_dir=/d", "store=sqlite:/s"]
 
@@ -140,3 +145,24 @@ def test_scrubs_come_by_the_clock() -> None:
         await world.close()
 
     run(test)
+
+
+def test_the_newest_snapshot_of_group_offsets_is_found_or_said_why_not() -> None:
+    async def test() -> None:
+        world = World(led())
+        offsets = cast("Any", SimpleNamespace(topic="o", topic_id=UUID(int=8).bytes, index=4))
+        keys = PartitionKeys(KEYS.cluster_id, "o", UUID(int=8), 4)
+        assert await world.tiering.newest_offsets(offsets) is None
+        groups = {"g": {TopicPartition("t", 0): CommittedOffset(3, 1, "", 5)}}
+        for sequence in (1, 2):
+            snapshot = OffsetsSnapshot(4, OffsetsName(7, sequence), 9, groups)
+            await write_offsets(world.bucket, keys, snapshot)
+        found = await world.tiering.newest_offsets(offsets)
+        assert found is not None
+        assert (found.name, found.groups) == (OffsetsName(7, 2), groups)
+        world.bucket.objects[keys.key(OffsetsName(7, 3))] = b"damaged"
+        with pytest.raises(RemoteCorrupt):
+            await world.tiering.newest_offsets(offsets)
+        await world.close()
+
+    virtually(test)
