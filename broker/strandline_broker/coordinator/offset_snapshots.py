@@ -160,7 +160,7 @@ class OffsetSnapshots:
     def _may_write(self, slot: Slot[GroupShard]) -> bool:
         """Whether the slot's epoch is led here, was given to this start, and what it holds is all there is.
 
-        Who resumed an epoch does not know which names were used in it.
+        Who resumed an epoch does not know which names were used in it. Who recovers reads the newest snapshot first.
         """
         leadership = slot.partition.leadership
         return (
@@ -169,6 +169,7 @@ class OffsetSnapshots:
             and not slot.broken
             and leadership is not None
             and leadership.state.leader_incarnation == self._incarnation
+            and not leadership.state.recovering
         )
 
     async def _write(self, slot: Slot[GroupShard], progress: _Progress) -> None:

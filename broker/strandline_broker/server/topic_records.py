@@ -24,7 +24,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from strandline_broker.cluster.backoff import Backoff
-from strandline_broker.cluster.model import PARTITION_SET
+from strandline_broker.cluster.model import PARTITION_SET, PartitionSet
 from strandline_broker.cluster.transitions import target_of
 from strandline_tiered.keys import TopicKeys, TopicManifestName
 from strandline_tiered.object_store import ObjectStoreError
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from uuid import UUID
 
-    from strandline_broker.cluster.model import PartitionSet
     from strandline_broker.cluster.view import Change, ClusterView
     from strandline_broker.seams.clock import Clock
     from strandline_tiered.object_store import ObjectStore
@@ -84,6 +83,18 @@ def is_recorded(wanted: TopicManifest, stored: TopicManifest | None) -> bool:
         and stored.name.leader_epoch == wanted.name.leader_epoch
         and says_the_same(stored, wanted)
     )
+
+
+def _told(part: object) -> object:
+    """Return what of a slice may find its way into a topic manifest, or decides who writes it."""
+    if not isinstance(part, PartitionSet):
+        return None
+    count = len(part.partitions)
+    if part.slice_index or not count:
+        return count
+    first = part.partitions[0]
+    leader = first.leader, first.leader_epoch, first.leader_incarnation
+    return count, leader, target_of(first), part.config, part.deleting, part.deleting_since
 
 
 def _deleted_at_ms(head: PartitionSet) -> int | None:
@@ -144,7 +155,8 @@ class TopicRecorder:
             stop_listening()
 
     def _on_change(self, change: Change) -> None:
-        if change.kind == PARTITION_SET:
+        # Not for ISRs and the other partitions' leaders, of which there is much news: all topics are looked at then.
+        if change.kind == PARTITION_SET and _told(change.old) != _told(change.new):
             self._changed.set()
 
     async def record(self) -> None:

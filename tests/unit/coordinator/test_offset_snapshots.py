@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -215,13 +215,16 @@ def test_the_first_of_an_epoch_is_written_although_nothing_changed_in_it(tmp_pat
     scenario(tmp_path, test)
 
 
-def test_an_epoch_that_is_resumed_is_not_written_under(tmp_path: Path) -> None:
-    """What names were used in it the last start knew."""
+@pytest.mark.parametrize("state", [{"leader_incarnation": "before"}, {"recovering": True}], ids=str)
+def test_an_epoch_that_is_resumed_is_not_written_under_nor_one_that_has_to_recover(
+    tmp_path: Path, state: dict[str, Any]
+) -> None:
+    """What names were used in the one the last start knew; the other holds less than the newest snapshot."""
 
     async def main() -> None:
         world = World(tmp_path)
-        state = replace(state_of((0, 1), leader=0, epoch=4), leader_incarnation="before")
-        world.partition.lead(ReplicaRef(0, 1), state, 1, 0.0)
+        given = replace(state_of((0, 1), leader=0, epoch=4), **state)
+        world.partition.lead(ReplicaRef(0, 1), given, 1, 0.0)
         world.runtime.reconcile()
         await world.commit("g", "t", 1)
         await world.look()
