@@ -61,8 +61,13 @@ format: $(STAMP) ## let ruff format and fix
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(STAMP) ## CPU, latency, memory; beside Apache Kafka [java, mvn: skipped without]
+bench: $(STAMP) ## CPU, latency, memory; beside Apache Kafka [java, mvn: skipped without]; then bench-tiering
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.tiering
+
+.PHONY: bench-tiering
+bench-tiering: $(STAMP) ## what tiered storage gives and costs; on S3, too, where a server is named [AWS_ENDPOINT_URL_S3 and AWS credentials]
+	$(BIN)/python -m benchmarks.tiering
 
 .PHONY: bench-replication
 bench-replication: $(STAMP) ## failover, rolling restart, cost of replication at factor 3; beside Kafka [java, mvn]

@@ -101,3 +101,20 @@ def memory(pids: list[int]) -> Memory:
             elif line.startswith("Pss:"):
                 pss += int(line.split()[1]) * 1024
     return Memory(rss, pss)
+
+
+def peak_rss(pid: int) -> int:
+    """Return the most resident memory that the process ever had, in bytes (VmHWM of proc(5)).
+
+    Raises:
+        ProcessLookupError: it has ended.
+
+    """
+    try:
+        status = (_PROC / str(pid) / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(f"process {pid} has ended") from None
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(f"process {pid} has no memory any more")

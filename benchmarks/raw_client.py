@@ -106,7 +106,7 @@ def alone(
     took_ns: list[int] = []
     send, exactly, clock = client.socket.sendall, client._exactly, time.perf_counter_ns
     try:
-        with _quiet():
+        with quiet():
             began = clock()
             for index in range(count):
                 slot = index % len(ring)
@@ -134,7 +134,7 @@ def saturated(
         selector.register(lane.socket, selectors.EVENT_READ, lane)
     per_lane = count // connections
     try:
-        with _quiet():
+        with quiet():
             began = time.perf_counter_ns()
             for lane in lanes:
                 lane.left = per_lane
@@ -219,7 +219,7 @@ def _latencies(took_ns: list[int], elapsed_ns: int) -> Latencies:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No garbage collection: its pauses would count as the broker's."""
     gc.collect()
     gc.disable()

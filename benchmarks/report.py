@@ -1,6 +1,6 @@
 """Medians, ratios and verdicts: from the numbers of all runs to a Markdown table and JSON.
 
-Pure but for `save`. Callers: `benchmarks.run`, `benchmarks.replication`.
+Pure but for `save`. Callers: `benchmarks.run`, `benchmarks.replication`, `benchmarks.tiering`.
 """
 
 from __future__ import annotations
@@ -107,6 +107,41 @@ def markdown(results: Results, experiments: Iterable[Rows], *, budget: str = "bu
         f"{tally['win']} wins, {tally['even']} even (within {EVEN:.0%}), {tally['LOSE']} lost.",
         *lost,
     ]
+    if results.failures:
+        lines += ["", "Failed or skipped:", *(f"- {failure}" for failure in results.failures)]
+    return "\n".join(lines) + "\n"
+
+
+def against_targets(results: Results, experiments: Iterable[Rows]) -> str:
+    """Return facts and table as Markdown where systems are not compared with one another but with targets.
+
+    A metric's budget is its target, if it is a number.
+    """
+    lines = [f"- {name}: {value}" for name, value in results.environment.items()]
+    lines += ["", "| " + " | ".join(["measured", "unit", "target", *results.systems]) + " |"]
+    lines += ["|" + "---|" * (3 + len(results.systems))]
+    missed: list[str] = []
+    for experiment in experiments:
+        for metric in experiment.metrics:
+            cells = [metric.title, metric.unit, "-"]
+            if metric.budget:
+                cells[2] = f"{'<=' if metric.lower_is_better else '>='} {metric.budget}"
+            medians = [results.median(experiment.name, system, metric.key) for system in results.systems]
+            if all(value is None for value in medians):
+                continue
+            for system, value in zip(results.systems, medians, strict=True):
+                cells.append(_shown(value))
+                if value is None or not metric.budget:
+                    continue
+                target = float(metric.budget)
+                if value <= target if metric.lower_is_better else value >= target:
+                    cells[-1] += " met"
+                else:
+                    cells[-1] += " MISSED"
+                    missed.append(f"- {metric.title}, {system}: {_shown(value)} {metric.unit}, {cells[2]}")
+            lines.append("| " + " | ".join(cells) + " |")
+    if missed:
+        lines += ["", "Missed:", *missed]
     if results.failures:
         lines += ["", "Failed or skipped:", *(f"- {failure}" for failure in results.failures)]
     return "\n".join(lines) + "\n"

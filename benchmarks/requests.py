@@ -7,16 +7,19 @@ the message schemas of Apache Kafka 4.2; versions are ones that common clients s
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import crc32c
 
 CLIENT_ID = b"strandline-benchmark"
 
-_PRODUCE, _METADATA, _CREATE_TOPICS = 0, 3, 19
+_PRODUCE, _FETCH, _METADATA, _CREATE_TOPICS, _ALTER_REASSIGNMENTS = 0, 1, 3, 19, 45
 _PRODUCE_VERSION = 9  # flexible, topics by name: what librdkafka's and kafka-python's generation sends
+_FETCH_VERSION = 11  # the last one that is neither flexible nor wants topic ids (from 13 on)
 _METADATA_VERSION = 4
 _CREATE_TOPICS_VERSION = 4
+_ALTER_REASSIGNMENTS_VERSION = 0
 _REQUEST_TIMEOUT_MS = 30_000
 
 TOPIC_ALREADY_EXISTS = 36
@@ -93,6 +96,51 @@ def produce_answer(topic: bytes) -> ProduceAnswer:
     error_at = 4 + 1 + 1 + len(_compact(topic)) + 1 + 4
     size = 4 + error_at + 2 + 3 * 8 + 1 + 1 + 1 + 1 + 4 + 1
     return ProduceAnswer(size, error_at)
+
+
+def fetch(
+    topic: bytes,
+    offsets: Mapping[int, int],
+    correlation_id: int,
+    *,
+    max_wait_ms: int,
+    max_bytes: int,
+    partition_max_bytes: int,
+) -> bytes:
+    """Return a framed Fetch v11 request of a consumer, from these offsets by partition, without a session."""
+    body = struct.pack(">iiiibii", -1, max_wait_ms, 1, max_bytes, 0, 0, -1)
+    body += struct.pack(">i", 1) + _string(topic) + struct.pack(">i", len(offsets))
+    for partition, offset in offsets.items():
+        body += struct.pack(">iiqqi", partition, -1, offset, -1, partition_max_bytes)
+    body += struct.pack(">i", 0) + _string(b"")  # nothing forgotten, no rack
+    return _framed(_FETCH, _FETCH_VERSION, correlation_id, body)
+
+
+def alter_reassignments(topic: bytes, targets: Mapping[int, Sequence[int]], correlation_id: int) -> bytes:
+    """Return a framed AlterPartitionReassignments v0 request for replicas by partition of one topic."""
+    # fmt: off
+    body = struct.pack(">i", _REQUEST_TIMEOUT_MS) + b"\x02" + _compact(topic) + _uvarint(len(targets) + 1)
+    for partition, replicas in targets.items():
+        body += (struct.pack(">i", partition) + _uvarint(len(replicas) + 1)
+                 + b"".join(struct.pack(">i", replica) for replica in replicas) + b"\0")
+    # fmt: on
+    return _framed(
+        _ALTER_REASSIGNMENTS, _ALTER_REASSIGNMENTS_VERSION, correlation_id, body + b"\0\0", flexible=True
+    )
+
+
+def alter_reassignments_error(frame: bytes) -> int:
+    """Return the first error code of an AlterPartitionReassignments v0 answer for one topic with one partition."""
+    at = 4 + 1 + 4  # correlation id, tags of the header, throttle time
+    (code,) = struct.unpack_from(">h", frame, at)
+    at += 2
+    at += 1 + max(frame[at] - 1, 0)  # compact message, null or short
+    if code or frame[at] <= 1:
+        return int(code)
+    at += 1
+    at += frame[at]  # compact name: its length plus one, so this is the count of partitions
+    at += 1 + 4
+    return int(struct.unpack_from(">h", frame, at)[0])
 
 
 def metadata(topic: bytes, correlation_id: int) -> bytes:

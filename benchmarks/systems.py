@@ -244,12 +244,15 @@ class Strandline(Broker):
         config: Mapping[str, str] | None = None,
         *,
         brokers: int = 1,
+        options: Sequence[str] = (),
     ) -> None:
+        """`options`: more arguments of `strandline dev`."""
         super().__init__(directory)
         self.label = f"Strandline {flush}"
         self.brokers = brokers
         self._flush = flush
-        # Kafka has no bucket here either: what is compared is the same work.
+        self._options = list(options)
+        # Kafka has no bucket here either, so no topic is tiered unless it says so: what is compared is the same work.
         self._config = {"remote.storage.enable": "false", **(config or {})}
         self._data = directory / "data"
 
@@ -260,7 +263,7 @@ class Strandline(Broker):
     def _command(self) -> list[str]:
         # fmt: off
         command = [strandline_executable(), "dev", "--brokers", str(self.brokers), "--host", HOST, "--port", str(self.port),
-                   "--data-dir", str(self._data), "--flush", self._flush, "--plain"]
+                   "--data-dir", str(self._data), "--flush", self._flush, "--plain", *self._options]
         # fmt: on
         for key, value in self._config.items():
             command += ["--config", f"{key}={value}"]
