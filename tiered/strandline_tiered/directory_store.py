@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+from uuid import uuid4
 
 from strandline_tiered.content import as_source, pieces
 from strandline_tiered.object_store import (
@@ -56,6 +58,10 @@ class DirectoryStore:
         for info in await self._in_thread(self._list, prefix, after):
             yield info
 
+    async def copy(self, source: ObjectInfo, key: str) -> None:
+        """See `ObjectStore.copy`. Where the file system has hard links, both are one file: no object is ever changed."""
+        await self._in_thread(self._copy, self._path(source.key), self._path(key))
+
     async def delete(self, keys: Sequence[str]) -> None:
         """See `ObjectStore.delete`."""
         await self._in_thread(self._delete, keys)
@@ -95,6 +101,28 @@ class DirectoryStore:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 Path(temporary).unlink()
+
+    def _copy(self, source: Path, path: Path) -> None:
+        if not source.is_file():
+            raise NoSuchObject(source.relative_to(self._root).as_posix())
+        incoming = self._root / _TEMPORARY
+        incoming.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = incoming / f"copy-{uuid4()}"
+        try:
+            try:
+                os.link(source, temporary)
+            except FileNotFoundError:
+                raise NoSuchObject(source.relative_to(self._root).as_posix()) from None
+            except OSError:  # no hard links here, or too many of this file
+                shutil.copyfile(source, temporary)
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+            self._sync_names(path.parent)
+        finally:
+            # Two names of one file: `replace` leaves both.
+            temporary.unlink(missing_ok=True)
 
     def _sync_names(self, directory: Path) -> None:
         """Make the new name durable, and the names of the directories above it, which may be new too."""

@@ -57,7 +57,7 @@ class FaultPlan(Protocol):
     """Decides over every request."""
 
     def draw(self, operation: str, key: str) -> Fault | None:
-        """Return what befalls a request (put, get, head, list, delete), None for nothing."""
+        """Return what befalls a request (put, get, head, list, copy, delete), None for nothing."""
         ...
 
 
@@ -142,6 +142,13 @@ class FaultyStore:
             raise Unavailable(f"list {prefix}: {fault.kind.value}")
         for info in await self._suffer(fault, "list", prefix, take):
             yield info
+
+    async def copy(self, source: ObjectInfo, key: str) -> None:
+        """See `ObjectStore.copy`."""
+        check_key(key)
+        await self._suffer(
+            self._draw("copy", key), "copy", key, lambda: self._store.copy(source, key), writes=True
+        )
 
     async def delete(self, keys: Sequence[str]) -> None:
         """See `ObjectStore.delete`."""

@@ -36,6 +36,11 @@ class MemoryStore:
             if data is not None and key.startswith(prefix) and key.encode() > after.encode():
                 yield ObjectInfo(key, len(data))
 
+    async def copy(self, source: ObjectInfo, key: str) -> None:
+        """See `ObjectStore.copy`."""
+        check_key(key)
+        self.objects[key] = self._find(source.key)
+
     async def delete(self, keys: Sequence[str]) -> None:
         """See `ObjectStore.delete`."""
         for key in keys:

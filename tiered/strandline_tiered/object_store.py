@@ -136,6 +136,14 @@ class ObjectStore(Protocol):
         """
         ...
 
+    async def copy(self, source: ObjectInfo, key: str) -> None:
+        """Store under `key` what lies under `source.key`, without sending it through here.
+
+        `source.size` says how much that is. What a store vouches for is its own copying: look at what came of it. Raises
+        InvalidKey, NoSuchObject, Refused (reason `NotImplemented` where a server cannot copy: read, and put), Unavailable.
+        """
+        ...
+
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that are gone already are no error.
 

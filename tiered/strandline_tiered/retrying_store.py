@@ -115,6 +115,10 @@ class RetryingStore:
             if isinstance(listing, AsyncGenerator):
                 await listing.aclose()
 
+    async def copy(self, source: ObjectInfo, key: str) -> None:
+        """See `ObjectStore.copy`."""
+        await self._retry(f"copy to {key}", lambda: self._store.copy(source, key), source.size)
+
     async def delete(self, keys: Sequence[str]) -> None:
         """See `ObjectStore.delete`."""
         await self._retry("delete", lambda: self._store.delete(keys))

@@ -25,6 +25,7 @@ from strandline_tiered.object_store import (
 )
 from strandline_tiered.s3_client import ClientHolder
 from strandline_tiered.s3_config import S3Config
+from strandline_tiered.s3_copy import copy_object
 from strandline_tiered.s3_errors import CREDENTIALS, foreign_errors, of_response
 from strandline_tiered.s3_upload import Uploader
 from strandline_tiered.workers import run_workers
@@ -114,6 +115,13 @@ class S3Store:
             if not token or token == place.get("ContinuationToken"):
                 raise DamagedAnswer(f"list {prefix}: a page that has no next one and is not the last")
             place = {"ContinuationToken": token}
+
+    async def copy(self, source: ObjectInfo, key: str) -> None:
+        """See `ObjectStore.copy`. In parts above the size of a part, since a server is silent while it copies."""
+        check_key(key)
+        with self._errors("copy", source.key):
+            client = await self._client.get()
+            await copy_object(client, self._config, self._full(source.key), source.size, self._full(key))
 
     async def delete(self, keys: Sequence[str]) -> None:
         """See `ObjectStore.delete`."""

@@ -63,7 +63,7 @@ class Uploader:
             with foreign_errors("finish the upload of", key):
                 await client.complete_multipart_upload(**place, MultipartUpload={"Parts": parts}, **condition)
         except BaseException:
-            await _abort(client, key, place)
+            await abort_upload(client, key, place)
             raise
 
     async def _put_parts(
@@ -142,8 +142,8 @@ class _Sending:
             raise DamagedAnswer(f"{' '.join(self._what)}: an answer without ETag")
 
 
-async def _abort(client: S3Client, key: str, place: dict[str, Any]) -> None:
-    """Throw the parts away, whatever else happens; what cannot be is logged."""
+async def abort_upload(client: S3Client, key: str, place: dict[str, Any]) -> None:
+    """Throw the parts of an upload away, whatever else happens; what cannot be is logged."""
 
     async def abort() -> None:
         with foreign_errors("abort the upload of", key):

@@ -154,6 +154,30 @@ class StoreContract:
 
         run(scenario())
 
+    @pytest.mark.parametrize("size", [0, 11, 6 * MIB + 7])
+    def test_a_copy_has_the_same_bytes_and_takes_the_place_of_what_was_there(
+        self, tmp_path: Path, size: int
+    ) -> None:
+        async def scenario() -> None:
+            store = self.open_store(tmp_path)
+            data = pattern(size)
+            await store.put("from/a b", FileLike(data))
+            await store.put("to/there", [b"something else"])
+            source = await store.head("from/a b")
+            await store.copy(source, "to/there")
+            await store.copy(source, "to/new")
+            await store.copy(source, "to/new")
+            await store.delete(["from/a b"])
+            assert await store.get("to/there") == data
+            assert await store.get("to/new") == data
+            assert await keys(store, "") == ["to/new", "to/there"]
+            with pytest.raises(NoSuchObject):
+                await store.copy(source, "to/nothing")
+            assert await keys(store, "to/nothing") == []
+            await store.close()
+
+        run(scenario())
+
     def test_lists_and_deletions_of_many_take_several_requests(self, tmp_path: Path) -> None:
         async def scenario() -> None:
             store = self.open_store(tmp_path)
