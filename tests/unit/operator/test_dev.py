@@ -335,7 +335,7 @@ def test_apply_describe_and_status(tmp_path: Path) -> None:
         (("dev", "--bucket", "s3:///"), 2, "names no bucket"),
         (("dev", "--config", "tiering.bucket=dir:/x"), 2, "decided here by --bucket"),
         (("dev", "--endpoint-url", "http://x"), 2, "needs --bucket s3://"),
-        (("tier", "ls"), 1, "not built yet"),
+        (("tier", "ls", "--bucket", "/nowhere/at/all"), 1, "there is no bucket in /nowhere/at/all"),
         (("tier", "frobnicate"), 2, "frobnicate"),
         (("topcis",), 2, 'did you mean "topics"?'),
         (("apply", "-f", "/nowhere/at/all"), 1, "no such file or folder"),
