@@ -1,0 +1,14 @@
+"""A cluster whose volumes and store are all lost comes back from its bucket: see `restore_run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.crash.restore_run import run
+
+
+def test_a_bucket_alone_brings_a_cluster_back(tmp_path: Path) -> None:
+    outcome = run(tmp_path, mb=18)
+    assert not outcome.findings, str(outcome)
+    assert len(outcome.ends) == 3
+    assert min(outcome.ends.values()) > outcome.written // 2
