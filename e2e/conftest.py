@@ -112,6 +112,16 @@ def demo(operator: Kube, measured: Measured) -> Demo:
 
 
 @pytest.fixture
+def bucket() -> dict[str, str]:
+    """The bucket and how pods reach it; it exists and holds nothing that is needed."""
+    names = ("E2E_S3_ENDPOINT", "E2E_S3_BUCKET", "E2E_S3_ACCESS_KEY", "E2E_S3_SECRET_KEY")
+    missing = [name for name in names if not os.environ.get(name)]
+    if missing:
+        pytest.skip(f"no bucket: {', '.join(missing)} not set")
+    return {name.removeprefix("E2E_S3_").lower(): os.environ[name] for name in names}
+
+
+@pytest.fixture
 def operator_node(operator: Kube) -> str:
     """The node on which the operator runs."""
     pods = operator.core.list_namespaced_pod(SYSTEM, _request_timeout=15).items

@@ -23,6 +23,8 @@ MEASURES = {
     "rolling-update-duration": "That rolling update, from its start to its end",
     "tiering-settled": "48 MB written to a Cluster with a bucket, until volumes keep the tail only",
     "tiering-read-back": "All of it read back from the beginning, most of it from the bucket",
+    "restored": "A Cluster lost but for its bucket (24 MB): `strandline tier restore`",
+    "restored-ready": "The restored Cluster applied, until all brokers are ready",
 }
 DATA = {
     "outside": "Real data, clients outside the cluster",
