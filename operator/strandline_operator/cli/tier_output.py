@@ -50,9 +50,12 @@ def overview_lines(topics: Sequence[TopicOverview]) -> Iterator[str]:
             yield f"cluster {cluster}"
         yield ""
         yield f"topic {topic.keys.topic} ({topic.keys.topic_id}): {_topic_state(topic)}"
-        if topic.partitions:
-            rows = [_row(one) for one in topic.partitions]
+        rows = [_row(one) for one in topic.partitions if not one.offsets]
+        if rows:
             yield format_table(PARTITION_COLUMNS, rows)
+        offsets = [str(one.partition) for one in topic.partitions if one.offsets]
+        if offsets:
+            yield f"group offsets of partitions {', '.join(offsets)}"
         for one in topic.partitions:
             if one.problem:
                 yield f"partition {one.partition}: {one.manifest} cannot be read: {one.problem}"

@@ -47,6 +47,7 @@ def test_ls_shows_clusters_topics_and_partitions(bucket: Path) -> None:
     lines = result.output.splitlines()
     assert lines[0] == f"cluster {OLD}"
     assert f"topic __consumer_offsets ({OFFSETS.topic_id}): deleted at 2023-11-14T22:13:20Z" in lines
+    assert "group offsets of partitions 3" in lines
     at = lines.index(
         f"topic orders ({ORDERS.topic_id}): 2 partitions, 3 replicas, 4-1 of 2023-11-14T22:30:00Z"
     )
