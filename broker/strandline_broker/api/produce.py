@@ -6,6 +6,9 @@ every client; Kafka lets one in that calls itself `__admin_client`.
 
 Version notes: v10 adds the current leader to errors (KIP-951); v13 names topics by id only.
 
+When the disk fills with what may not be deleted yet, clients are throttled, then refused (`replica.disk_pressure`); the
+cluster's own records do not come this way.
+
 How a burst works: each frame *stages* its batches (validation, sequence check, offsets patched in place); when all
 frames of one socket read are staged, every touched partition is written with one system call, and then acknowledged
 at once (page cache) or when the flusher reports its sync.
@@ -14,11 +17,13 @@ at once (page cache) or when the flusher reports its sync.
 from __future__ import annotations
 
 import logging
+from math import ceil
 from typing import TYPE_CHECKING, cast
 
 from strandline_broker.api.support.brokers import leader_endpoints
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.net.handler import Pending
+from strandline_broker.replica.disk_pressure import Pressure
 from strandline_broker.replica.waiters import ROW_APPEND_TIME, ROW_BASE_OFFSET, ROW_ERROR, ROW_LEADER
 from strandline_broker.wire.produce import decode_produce, encode_produce_response
 
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from strandline_broker.api.support.brokers import BrokerAddress
     from strandline_broker.cluster.view import ClusterView
     from strandline_broker.net.connection import Connection
+    from strandline_broker.replica.disk_pressure import DiskPressure
     from strandline_broker.replica.manager import ReplicaManager
     from strandline_broker.replica.partition import Partition
     from strandline_broker.seams.clock import Clock
@@ -47,6 +53,7 @@ class ProduceOperation(Pending):
         "node_endpoints",
         "partitions",
         "patient",
+        "throttle_ms",
         "topics",
         "unsettled",
         "version",
@@ -60,6 +67,7 @@ class ProduceOperation(Pending):
         self.acks = acks
         self.patient = False
         self.deadline = deadline
+        self.throttle_ms = 0
         self.topics: list[tuple[str | bytes, list[list[object]]]] = []
         self.node_endpoints: list[BrokerAddress] = []
         self.partitions: list[Partition] = []
@@ -83,7 +91,7 @@ class ProduceOperation(Pending):
         if self.acks != 0:
             self.complete(
                 encode_produce_response(
-                    self.version, self.correlation_id, self.topics, 0, self.node_endpoints
+                    self.version, self.correlation_id, self.topics, self.throttle_ms, self.node_endpoints
                 )
             )
 
@@ -98,12 +106,17 @@ class ProduceHandler:
         clock: Clock,
         request_sync: Callable[[Partition], None],
         max_timeout_ms: int,
+        pressure: DiskPressure,
     ) -> None:
         self._replicas = replicas
         self._view = view
         self._clock = clock
         self._request_sync = request_sync
         self._max_timeout_ms = max_timeout_ms
+        self._pressure = pressure
+        # Of the current burst, which is one connection's, while there is pressure.
+        self._pressed: Connection | None = None
+        self._pressed_bytes = 0
         self._dirty: list[Partition] = []
         self._burst_operations: list[ProduceOperation] = []
         self._waiting: dict[ProduceOperation, None] = {}
@@ -120,6 +133,10 @@ class ProduceHandler:
         )
         now_ms = self._clock.now_ms()
         refused = False
+        pressure = self._pressure
+        if pressure.level is not Pressure.FREE:
+            self._pressed = connection
+            self._pressed_bytes += len(frame)
         by_key = self._replicas.by_key
         for key, parts in request.topics:
             rows: list[list[object]] = []
@@ -143,6 +160,9 @@ class ProduceHandler:
                         )
                     if records is None:
                         raise KafkaError(ErrorCode.INVALID_RECORD, "no records for this partition")
+                    if pressure.refuses:
+                        partition.excuse_gaps()
+                        raise pressure.refusal()
                     first = partition.stage(operation, row, records, now_ms)
                 except KafkaError as error:
                     refused = True
@@ -191,13 +211,25 @@ class ProduceHandler:
             for partition in dirty:
                 if partition.commit():
                     self._request_sync(partition)
+        throttle_ms = self._throttle() if self._pressed is not None else 0
         if self._burst_operations:
             operations = self._burst_operations
             self._burst_operations = []
             for operation in operations:
+                operation.throttle_ms = throttle_ms
                 operation.partition_done(_NO_ROW)
                 if operation.unsettled:
                     operation.wait_in(self._waiting)
+
+    def _throttle(self) -> int:
+        """Let the connection of this burst pause, if the disk wants it; return for how many milliseconds."""
+        connection, byte_count = self._pressed, self._pressed_bytes
+        self._pressed, self._pressed_bytes = None, 0
+        assert connection is not None, "asked for only if there is one"
+        pause_s = self._pressure.pause_s(byte_count, self._clock.monotonic())
+        if pause_s > 0:
+            connection.throttle(pause_s)
+        return ceil(1000 * pause_s)
 
     def expire(self) -> None:
         """Answer REQUEST_TIMED_OUT where the time is up. Called a few times per second while anything may wait."""

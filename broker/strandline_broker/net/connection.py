@@ -10,13 +10,14 @@ handled and nothing is read:
     BACKLOG    too many bytes are unsent                      until half of them are sent
     MEMORY     the request memory is used up                  until the pool grants some
     YIELDED    the burst was long, others come first          until the next turn of the loop
+    THROTTLED  the handler wants the client to be slower      until the time is over; answers go out meanwhile
     DRAINING   the client or we want to end                   for good; closed when all answers are sent
     CLOSING    decided to close                               for good; closed when the burst is over
 
 The reader is only taken out of the selector when something arrives while blocked: a consumer that waits for
 its long poll sends nothing, and thus costs no system calls for being muted.
 
-Created by `net.server`. Handlers use the public attributes and `close`; `wake`, `flush_collected`, `drain`
+Created by `net.server`. Handlers use the public attributes, `throttle` and `close`; `wake`, `flush_collected`, `drain`
 and `completed` belong to this package.
 """
 
@@ -33,7 +34,7 @@ from strandline_broker.net.handler import Pending
 from strandline_broker.net.hub import Hub
 from strandline_broker.net.inbox import Inbox
 from strandline_broker.net.metrics import CloseReason
-from strandline_broker.net.sending import CLOSING, DRAINING, MEMORY, YIELDED, SendingHalf
+from strandline_broker.net.sending import CLOSING, DRAINING, MEMORY, THROTTLED, YIELDED, SendingHalf
 from strandline_broker.net.sniff import describe_bad_length
 from strandline_broker.seams.network import Address, Stream
 
@@ -115,6 +116,13 @@ class Connection(SendingHalf):
         if not self._bursting:
             self._flush()
             self._tear_down(kind, reason)
+
+    def throttle(self, seconds: float) -> None:
+        """Handle no further request for so long (KIP-219); what was handled is answered. No effect while throttled."""
+        if not self._blocked & (THROTTLED | DRAINING | CLOSING):
+            self._blocked |= THROTTLED
+            self._hub.metrics.throttles += 1
+            self._hub.loop.call_later(seconds, self._unblock, THROTTLED)
 
     # --- reading --------------------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ class NetMetrics:
         "open_by_listener",
         "request_memory_in_use_bytes",
         "requests",
+        "throttles",
         "tls_handshakes",
     )
 
@@ -70,6 +71,7 @@ class NetMetrics:
         self.memory_waits = 0
         self.backlog_pauses = 0
         self.in_flight_pauses = 0
+        self.throttles = 0
         self.request_memory_in_use_bytes = 0
         """Refreshed every second."""
         self.tls_handshakes = 0

@@ -22,6 +22,7 @@ MEMORY = 8
 YIELDED = 16
 DRAINING = 32
 CLOSING = 64
+THROTTLED = 128
 
 # How long to wait for the client's end of the connection when everything has been sent.
 _LINGER_S = 0.5

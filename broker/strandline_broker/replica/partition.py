@@ -311,6 +311,10 @@ class Partition(PartitionOffsets):
         self._staged.append((waiter, row, staged.last_offset + 1))
         return len(self._staged) == 1
 
+    def excuse_gaps(self) -> None:
+        """Take note that a batch was refused before it was looked at, so that those behind it may show a gap."""
+        self._gaps_excused_since_ms = -1
+
     def commit(self) -> bool:
         """Write what was staged with one system call; return whether the log now wants a sync.
 

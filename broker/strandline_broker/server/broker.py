@@ -40,13 +40,13 @@ from strandline_broker.server import log_dirs
 from strandline_broker.server.bucket_keeper import BucketKeeper
 from strandline_broker.server.cleaning import CleaningService
 from strandline_broker.server.config import RACK_AWARE_REPLICA_SELECTOR
+from strandline_broker.server.disk_watch import DiskWatch
 from strandline_broker.server.dynamic_config import DynamicConfig
 from strandline_broker.server.inter_broker import (
     TOKEN_CHECK_INTERVAL_S,
     InterBroker,
     warn_once_others_appear,
 )
-from strandline_broker.server.local_retention import LocalRetention
 from strandline_broker.server.log_failures import RETRY_INTERVAL_S, LogFailures
 from strandline_broker.server.placement import CHECK_INTERVAL_S as PLACEMENT_CHECK_INTERVAL_S
 from strandline_broker.server.placement import PlacementFile
@@ -232,6 +232,9 @@ class Broker:
         self.tiering = Tiering.open(
             config, self._bucket, volume, self.clock, self.rng, self._threads, self._disk, self._request_sync
         )
+        self.disk_watch = DiskWatch(
+            config, self._disk, self.logs, self.clock, self._high_watermark_of, self._blocking
+        )
         attempts = load_attempts(self._disk)
         throttles = Throttles.make(config.broker_id, self.view)
         fetchers = make_fetchers(
@@ -284,8 +287,9 @@ class Broker:
         self.groups = self._make_groups()
         self.replicas.on_roles = self._roles_changed
         self.replicas.on_recovered = self.replication.keeper.wake
+        pressure, most_ms = self.disk_watch.pressure, config.request_timeout_max_ms
         self.produce = ProduceHandler(
-            self.replicas, self.view, self.clock, self._request_sync, config.request_timeout_max_ms
+            self.replicas, self.view, self.clock, self._request_sync, most_ms, pressure
         )
         self.sessions = FetchSessionCache(self.rng, slots=config.max_incremental_fetch_session_cache_slots)
         self.fetch = FetchHandler(
@@ -310,13 +314,11 @@ class Broker:
         self.tasks.spawn(self._producer_ids.refill())
         if self.tiering is not None:
             self.tasks.spawn(self.tiering.run())
-            self.tasks.spawn(
-                LocalRetention(self.logs, clock=self.clock, high_watermark_of=self._high_watermark_of).run()
-            )
             self.keeper = BucketKeeper(
                 config, self.tiering, view=self.view, groups=self.groups, clock=self.clock, rng=self.rng
             )
             self.keeper.start(self.tasks)
+            self.tasks.spawn(self.disk_watch.run())
         self.tasks.every(_EXPIRY_INTERVAL_S, self._expire)
         self.tasks.every(config.log_retention_check_interval_ms / 1000, self._sweep)
         self.tasks.every(config.replica_high_watermark_checkpoint_interval_ms / 1000, self._checkpoint)

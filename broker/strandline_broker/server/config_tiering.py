@@ -50,6 +50,20 @@ class TieringConfig:
         "if any changed: about so much of them may be on the brokers' volumes only.",
         minimum=1000,
     )
+    tiering_disk_throttle_percent: int = key(
+        85,
+        "Share of the volume, in percent, from which on producers are slowed down, because what is not in the bucket has "
+        "to stay: while the bucket is away, or slower than they are. 100: never.",
+        minimum=1,
+        maximum=100,
+    )
+    tiering_disk_refuse_percent: int = key(
+        95,
+        "Share of the volume, in percent, from which on producers are refused with KAFKA_STORAGE_ERROR, which they retry; "
+        "the rest is for replication and for the cluster's own topics. 100: never.",
+        minimum=1,
+        maximum=100,
+    )
     tiering_prices: str = key(
         "",
         "Prices for the estimate of what the bucket costs, as `name=number,...` of `per_gib_month`, `per_1000_puts`, "
@@ -68,6 +82,11 @@ class TieringConfig:
             Prices.parse(self.tiering_prices)
         except ValueError as error:
             raise ValueError(f"tiering_prices: {error}") from error
+        if self.tiering_disk_throttle_percent > self.tiering_disk_refuse_percent:
+            raise ValueError(
+                "tiering_disk_throttle_percent: must not be above tiering_disk_refuse_percent="
+                f"{self.tiering_disk_refuse_percent}"
+            )
         bucket = self.tiering_bucket
         if bucket is None:
             return

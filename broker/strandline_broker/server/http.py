@@ -1,4 +1,4 @@
-"""The broker's HTTP port: `/healthz`, `/readyz`, `/metrics` (Prometheus) and `/v1/partitions` (JSON).
+"""The broker's HTTP port: `/healthz`, `/readyz`, `/metrics` (Prometheus), `/v1/partitions` and `/v1/storage` (JSON).
 
 Started by `server.run` once the Kafka listeners are up, so that importing aiohttp delays no record. It only reads. Not
 authenticated: bind it where only the cluster's own tools reach it.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import orjson
 from aiohttp import web
 
+from strandline_broker.server.disk_report import storage_report
 from strandline_broker.server.metrics import MetricsRegistry, take_snapshot
 from strandline_broker.server.partition_report import RateSampler, report
 
@@ -45,6 +46,7 @@ class HttpServer:
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._show_metrics)
         app.router.add_get("/v1/partitions", self._partitions)
+        app.router.add_get("/v1/storage", self._storage)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         try:
@@ -117,3 +119,8 @@ class HttpServer:
         rows = report(partitions, self._sampler, self._broker.clock.monotonic(), self._broker.tiering)
         body = orjson.dumps({"broker": self._broker.config.broker_id, "partitions": rows})
         return web.Response(body=body, content_type="application/json")
+
+    async def _storage(self, _: web.Request) -> web.Response:
+        broker = self._broker
+        shown = storage_report(broker.config.broker_id, broker.storage.health, broker.disk_watch)
+        return web.Response(body=orjson.dumps(shown), content_type="application/json")

@@ -7,7 +7,7 @@ released (`tieredThrough` moved, which a leader decides and followers learn), or
 Each log that gives something up writes its new start durably, on the event loop. So the time that goes into it is bounded:
 after each a pause follows that is `PAUSE_FACTOR` times as long as it took.
 
-Made by `server.broker` where there is a bucket.
+Made and run by `server.disk_watch`.
 """
 
 from __future__ import annotations

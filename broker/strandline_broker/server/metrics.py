@@ -19,6 +19,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from strandline_broker.log.cleaner import CleanerMetrics
+from strandline_broker.server.disk_report import DiskTotals, disk_metrics
 from strandline_broker.server.keeper_metrics import KeeperTotals, keeper_metrics
 from strandline_broker.server.tier_metrics import TierTotals, tier_metrics
 
@@ -122,6 +123,7 @@ class Snapshot:
     control_plane_away: bool
     storage_writable: bool
     storage_failures: int
+    disk: DiskTotals = field(default_factory=DiskTotals)
     topics: dict[str, TopicTotals] = field(default_factory=dict)
     net: dict[str, int] = field(default_factory=dict)
     connections: dict[str, int] = field(default_factory=dict)
@@ -146,6 +148,7 @@ _NET_COUNTERS = (
     "memory_waits",
     "backlog_pauses",
     "in_flight_pauses",
+    "throttles",
     "tls_handshakes",
     "certificate_reloads",
     "certificate_reload_failures",
@@ -163,6 +166,7 @@ def take_snapshot(broker: Broker) -> Snapshot:
         control_plane_away=broker.view.fresh_since is None,
         storage_writable=broker.storage.health.writable,
         storage_failures=broker.storage.health.failures,
+        disk=DiskTotals.of(broker.disk_watch),
         net={name: getattr(net, name) for name in _NET_COUNTERS},
         connections=dict(net.open_by_listener),
         closed={reason.value: count for reason, count in net.closed.items()},
@@ -250,6 +254,7 @@ def _broker_metrics(snapshot: Snapshot) -> Iterator[Metric]:
         "Times that the disk stopped taking writes.",
         snapshot.storage_failures,
     )
+    yield from disk_metrics(snapshot.disk)
 
 
 def _net_metrics(snapshot: Snapshot) -> Iterator[Metric]:
@@ -288,6 +293,7 @@ def _net_metrics(snapshot: Snapshot) -> Iterator[Metric]:
         "request_memory": net["memory_waits"],
         "unsent_answers": net["backlog_pauses"],
         "requests_in_flight": net["in_flight_pauses"],
+        "disk_pressure": net["throttles"],
     }
     yield _labelled(
         CounterMetricFamily,

@@ -227,6 +227,9 @@ def make_processes(options: DevOptions) -> list[BrokerProcess]:
             f"http_port={http}",
             f"flush={options.flush}",
             f"tiering_bucket={options.bucket}",
+            # The disk is the machine's, most likely with the bucket on it: how full it is says nothing of these brokers.
+            "tiering_disk_throttle_percent=100",
+            "tiering_disk_refuse_percent=100",
             *([f"tiering_endpoint_url={options.endpoint_url}"] if options.endpoint_url else []),
             *([f"rack={options.racks[broker_id % len(options.racks)]}"] if options.racks else []),
             *settings,

@@ -97,3 +97,42 @@ def test_a_client_that_reads_nothing_for_long_is_idle() -> None:
             assert here.server._hub.pool.in_use == 0
 
     run(scenario)
+
+
+def test_a_throttled_connection_is_answered_and_not_read_for_a_while() -> None:
+    async def scenario() -> None:
+        async with serving() as here:
+            client, other = await here.client(), await here.client()
+            await client.send(frame(b"p1"))
+            await until(lambda: len(here.handler.pendings) == 1)
+            (connection,) = here.handler.connections.values()
+            loop = asyncio.get_running_loop()
+            since = loop.time()
+            connection.throttle(0.2)
+            connection.throttle(60.0)  # one pause at a time
+            await client.send(frame(b"e2") + frame(b"e3"))
+            here.handler.complete_all()
+            assert await client.answer() == b"p1", "what was handled is answered"
+            assert await other.ask(b"e4") == b"e4", "nobody else is held up"
+            assert here.handler.frames == [b"p1", b"e4"]
+            assert await client.answers(2) == [b"e2", b"e3"]
+            assert loop.time() - since >= 0.19
+            assert here.server.metrics.throttles == 1
+            assert await client.ask(b"e5") == b"e5"
+
+    run(scenario)
+
+
+def test_a_throttled_connection_can_end() -> None:
+    async def scenario() -> None:
+        async with serving() as here:
+            client = await here.client()
+            await client.ask(b"e1")
+            (connection,) = here.handler.connections.values()
+            connection.throttle(0.01)
+            connection.close("asked to")
+            assert connection.closed
+            await asyncio.sleep(0.02)
+            assert here.handler.lost == [connection]
+
+    run(scenario)

@@ -116,3 +116,13 @@ def test_other_refusals_stay_what_they_are() -> None:
     with pytest.raises(KafkaError) as refused:
         partition.stage(Waiter(), [0] * 8, memoryview(bytearray(61)), NOW_MS)
     assert refused.value.code is ErrorCode.INVALID_RECORD
+
+
+def test_a_gap_behind_a_batch_that_was_not_looked_at_is_excused() -> None:
+    partition = _partition()
+    lead_alone(partition, 1)
+    _stage(partition, 0, NOW_MS)
+    assert _gap_is(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, partition, LATER_MS)
+    partition.excuse_gaps()
+    assert _gap_is(ErrorCode.NOT_LEADER_OR_FOLLOWER, partition, LATER_MS)
+    _stage(partition, 1, LATER_MS)

@@ -37,6 +37,8 @@ def test_buckets(bucket: str) -> None:
         (("tiering_bucket=dir:/x", "tiering_endpoint_url=http://x"), "only an s3:// bucket"),
         (("tiering_prices=gold=1",), "tiering_prices"),
         (("tiering_uploads_max=0",), "tiering_uploads_max"),
+        (("tiering_disk_throttle_percent=96",), "must not be above tiering_disk_refuse_percent=95"),
+        (("tiering_disk_refuse_percent=101",), "is above 100"),
         (("tiering_max_unuploaded_age_ms=10",), "tiering_max_unuploaded_age_ms"),
     ],
 )

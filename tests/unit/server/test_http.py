@@ -19,6 +19,7 @@ from strandline_broker.cluster.model import (
 )
 from strandline_broker.log.cleaner import CleanerMetrics
 from strandline_broker.net.metrics import CloseReason, NetMetrics
+from strandline_broker.replica.disk_pressure import DiskPressure
 from strandline_broker.seams.clock import ManualClock
 from strandline_broker.server.http import HttpServer
 from strandline_broker.server.metrics import MetricsRegistry, take_snapshot
@@ -108,7 +109,9 @@ def fake_broker(*partitions: Any) -> Any:
         flusher=SimpleNamespace(groups=9),
         replication=replication(),
         storage=SimpleNamespace(health=SimpleNamespace(writable=True, failures=0)),
+        disk_watch=SimpleNamespace(pressure=DiskPressure(85, 95), retention=SimpleNamespace(freed_bytes=55)),
         tiering=None,
+        keeper=None,
         cleaning=SimpleNamespace(
             cleaner=SimpleNamespace(
                 metrics=CleanerMetrics(cleanings=3, bytes_freed=700, cpu_s=1.5), uncleanable=["t-0"]
@@ -360,3 +363,26 @@ def test_a_failed_log_says_why() -> None:
     partition.log.failed = "disk gone"
     (row,) = report([partition], RateSampler(), 0.0)
     assert (row["role"], row["problem"]) == ("failed", "disk gone")
+
+
+def test_how_full_the_disk_is_as_metrics_and_json() -> None:
+    async def main() -> None:
+        broker = fake_broker()
+        async with serving(broker) as http:
+            async with http.get("/metrics") as answer:
+                assert "strandline_disk_" not in await answer.text(), "nobody looked"
+            broker.disk_watch.pressure.measured(100, 1000)
+            broker.disk_watch.pressure.refusal()
+            async with http.get("/metrics") as answer:
+                found = samples(await answer.text())
+            async with http.get("/v1/storage") as answer:
+                shown = await answer.json()
+        assert found["strandline_disk_size_bytes", ()] == 1000
+        assert found["strandline_disk_free_bytes", ()] == 100
+        assert found["strandline_disk_pressure", ()] == 1
+        assert found["strandline_disk_produce_limit_bytes_per_second", ()] > 0
+        assert found["strandline_disk_refused_batches_total", ()] == 1
+        assert found["strandline_disk_released_bytes_total", ()] == 55
+        assert (shown["broker"], shown["writable"], shown["producers"]) == (0, True, "throttled")
+
+    run(main())
