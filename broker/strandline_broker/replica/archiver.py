@@ -102,7 +102,8 @@ class Archiver:
         self._rng = rng
         self._may_write = may_write
         self._max_uploads = max_uploads
-        self._tasks: set[asyncio.Task[None]] = set()
+        # In the order of their beginning, in which they are ended.
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._backoffs: dict[type[Effect], Backoff] = {}
         # Heard while the local log is being replaced: the protocol must not look at it before.
         self._held_back: list[Event] | None = None
@@ -244,11 +245,11 @@ class Archiver:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         if not task.cancelled() and task.exception() is not None:
             logger.critical("%r: tiering died", self.partition, exc_info=task.exception())
 

@@ -137,7 +137,7 @@ class Tiering:
         # The last epoch of each partition in which something may have been written to the bucket.
         self._begun: dict[PartitionKey, int] = {}
         self._scrub_at: dict[PartitionKey, float] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], None] = {}
         self._looks = 0
         self._cache_executor = threads.pool("tier-cache")
         self.reader = BucketReader(
@@ -268,8 +268,8 @@ class Tiering:
 
     def _close(self, archiver: Archiver) -> None:
         task = self._loop.create_task(archiver.close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._closing[task] = None
+        task.add_done_callback(self._closing.pop)
 
     async def close(self) -> None:
         """End everything; what was sent may still land."""
