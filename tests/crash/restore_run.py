@@ -25,12 +25,13 @@ from uuid import UUID
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from tests.crash.dev_cluster import DevCluster
-from tests.crash.tiering_run import FIRST_MS, RECORD_BYTES, TOPIC, create_topic, record, write
+from tests.crash.made_records import FIRST_MS, RECORD_BYTES, record, write
+from tests.crash.tiering_run import TOPIC, create_topic
 
 from strandline_broker.coordinator.partitioning import partition_for
 from strandline_tiered.bucket_reads import clusters, scan
 from strandline_tiered.directory_store import DirectoryStore
-from strandline_tiered.keys import PartitionKeys
+from strandline_tiered.keys import PartitionKeys, SegmentName
 from strandline_tiered.listing import PartitionListing
 from strandline_tiered.offsets_store import load_newest_offsets
 
@@ -114,7 +115,7 @@ async def _is_in_bucket(store: DirectoryStore, cluster_id: UUID, groups: Sequenc
             continue
         if listing.keys.topic == TOPIC and listing.manifest is not None:
             last = max(
-                (name.base_offset for name in listing.sizes if hasattr(name, "base_offset")), default=0
+                (name.base_offset for name in listing.sizes if isinstance(name, SegmentName)), default=0
             )
             ends.append(last)
         elif listing.offsets is not None:
@@ -221,7 +222,7 @@ def run(work: Path, *, mb: int) -> Outcome:
     options = (*OPTIONS, "--bucket", str(bucket))
     with DevCluster(before, brokers=3, options=options) as cluster:
         create_topic(cluster.bootstrap, PARTITIONS, 1 << 20, 1 << 20)
-        write(cluster.bootstrap, PARTITIONS, count)
+        write(cluster.bootstrap, TOPIC, PARTITIONS, count)
         commit(cluster.bootstrap, {HALFWAY: count // 2, ALL: count})
         # All but the open segment, and one that may be on its way.
         enough = count - 3 * (1 << 20) // RECORD_BYTES
