@@ -51,11 +51,10 @@ def loaded(state: Leadership, manifest: Manifest, context: Context) -> Step:
     # Where the log start lies above the end, what is appended below it would be deleted already.
     lacks = lacks or rules.must_start_again(local.end_offset, manifest.upload_from)
     if lacks and not state.recovering:
-        return stuck(
-            state,
-            f"{manifest.name} ends at {manifest.upload_from}; the local log agrees to {agreed}, "
-            f"and ends at {local.end_offset}",
-        )
+        problem = f"{manifest.name} ends at {manifest.end_offset}; the local log agrees to {agreed}"
+        if agreed >= manifest.end_offset:
+            problem = f"{manifest.name} has log start {manifest.log_start}; the local log ends at {local.end_offset}"
+        return stuck(state, problem)
     if lacks or (state.recovering and _knows_nothing(state, manifest, local)):
         last = manifest.parts[-1] if manifest.parts else None
         log_start = max(manifest.log_start, local.log_start)
