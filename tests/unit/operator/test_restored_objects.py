@@ -12,6 +12,8 @@ from tests.unit.tiered.bucket_support import NEW, OFFSETS, OLD, ORDERS
 from strandline_broker.cluster.model import NO_LEADER, PartitionSet, Topic
 from strandline_operator.cli.restored_objects import ANNOTATION_RESTORED_FROM, make_objects, tiers
 from strandline_operator.validation import ManifestError
+from strandline_operator.validation.definitions import definitions
+from strandline_operator.validation.structural import schema_problems, unknown_fields
 from strandline_tiered.keys import ManifestName, OffsetsName, TopicKeys, TopicManifestName
 from strandline_tiered.manifest import empty_manifest
 from strandline_tiered.offsets_snapshot import OffsetsSnapshot
@@ -48,6 +50,8 @@ def made(
     objects = make_objects(topics, offsets or OffsetsPlan(), source=OLD, cluster="dev", brokers=brokers)
     for obj in (*objects.partition_sets, *objects.topics):
         assert obj["metadata"]["annotations"] == {ANNOTATION_RESTORED_FROM: str(OLD)}
+        schema = definitions()[obj["kind"]].schema
+        assert not [*unknown_fields(obj, schema), *schema_problems(obj["kind"], obj)]
     return (
         [PartitionSet.from_object(obj) for obj in objects.partition_sets],
         [Topic.from_object(obj) for obj in objects.topics],

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from click.testing import CliRunner, Result
+from tests.unit.cluster.fake_api_server import NAMESPACE, FakeApiServer
 from tests.unit.tiered.bucket_support import (
     OFFSETS,
     OLD,
@@ -20,6 +21,7 @@ from tests.unit.tiered.bucket_support import (
 )
 
 from strandline_broker.cluster.model import (
+    CLUSTER,
     CLUSTER_STATE,
     PARTITION_SET,
     TOPIC,
@@ -33,10 +35,15 @@ from strandline_broker.cluster.sqlite_store import SqliteStore
 from strandline_broker.coordinator.partitioning import partition_for
 from strandline_operator.cli import main
 from strandline_operator.cli.layout import CLUSTER_NAME, DataDir
+from strandline_operator.cli.restore_target import kubernetes_target
+from strandline_operator.cli.tier_bucket import BucketChoice
+from strandline_operator.cli.tier_restore import RestoreOptions
+from strandline_operator.cli.tier_restore import restore as carry_out
 from strandline_tiered.bucket_reads import read_manifest, read_offsets
 from strandline_tiered.directory_store import DirectoryStore
 from strandline_tiered.keys import ManifestName, OffsetsName, TopicKeys
 from strandline_tiered.offsets_snapshot import TopicPartition
+from strandline_tiered.restore_plan import Choice
 
 KEYS = ORDERS.partition(0)
 
@@ -246,3 +253,45 @@ def test_volumes_and_running_clusters_are_refused(bucket: Path, tmp_path: Path) 
 def test_wrong_usage_is_told(arguments: tuple[str, ...], message: str) -> None:
     result = CliRunner().invoke(main, ["tier", *arguments])
     assert (result.exit_code, message in result.output) == (2, True), result.output
+
+
+def test_into_kubernetes_before_and_after_the_cluster_is_applied(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with FakeApiServer() as server:
+            (tmp_path / "config").write_text(KUBECONFIG % server.url)
+            monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+            monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+            choice = BucketChoice(str(bucket), None, None, tmp_path)
+            options = RestoreOptions(OLD, Choice(), None, dry_run=False, deep=True)
+            first = await carry_out(choice, lambda: kubernetes_target(NAMESPACE, "demo"), options)
+            async with kubernetes_target(NAMESPACE, "demo") as target:
+                assert target.store is not None
+                spec = {"replicas": 5, "config": {"offsets.topic.replication.factor": "2"}}
+                await target.store.create(CLUSTER, new_object(CLUSTER, "demo", spec))
+                (state,) = (await target.store.list(CLUSTER_STATE))[0]
+                assert state["spec"]["clusterId"] == str(first.cluster_id)
+                made = list(map(PartitionSet.from_object, (await target.store.list(PARTITION_SET))[0]))
+                assert {one.cluster for one in made} == {"demo"}
+                assert {len(partition.replicas) for one in made for partition in one.partitions} == {3}
+                for one in made:
+                    await target.store.delete_if(PARTITION_SET, one.name, uid=one.uid)
+            second = await carry_out(choice, lambda: kubernetes_target(NAMESPACE, "demo"), options)
+            assert second.cluster_id == first.cluster_id
+            async with kubernetes_target(NAMESPACE, "demo") as target:
+                assert target.store is not None
+                made = list(map(PartitionSet.from_object, (await target.store.list(PARTITION_SET))[0]))
+                factors = {one.topic_name: len(one.partitions[0].replicas) for one in made}
+                assert factors == {"orders": 3, "__consumer_offsets": 2}
+                used = {broker for one in made for state in one.partitions for broker in state.replicas}
+                assert used == set(range(5))
+
+    asyncio.run(scenario())
+
+
+KUBECONFIG = """
+current-context: here
+contexts: [{name: here, context: {cluster: here}}]
+clusters: [{name: here, cluster: {server: "%s"}}]
+"""
