@@ -1,10 +1,10 @@
-"""Everything is lost but the bucket: `python -m tests.crash.restore_run --mb 30`.
+"""Everything is lost but the bucket: `python -m tests.crash.restore_run --mb 100`.
 
-Three brokers under `strandline dev`, with a bucket outside their directory. librdkafka writes numbered records whose bytes
-can be computed again, and groups commit offsets in the middle and at the end. When segments and offsets are in the bucket
-everything stops, and the directory with all volumes and the cluster store is deleted. `strandline tier restore` makes a new
-one; it is started, and every restored record is compared, every committed offset, and what is written then. Exit status 1
-means that something was not as it must be.
+Three brokers under `strandline dev`, with a bucket outside their directory. librdkafka writes real records
+(`real_records`), and groups commit offsets in the middle and at the end. When segments and offsets are in the bucket
+everything stops, and the directory with all volumes and the cluster store is deleted. `strandline tier restore` makes a
+new one; it is started, and every restored record is compared by its digest, every committed offset, and what is written
+then. Exit status 1 means that something was not as it must be.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from tests.crash.dev_cluster import DevCluster
-from tests.crash.made_records import FIRST_MS, RECORD_BYTES, record, write
-from tests.crash.tiering_run import TOPIC, create_topic
+from tests.crash.real_records import Digests
+from tests.crash.tiering_run import TOPIC, create_topic, write
+from tests.crash.tiering_run import Outcome as Written
 
-from strandline_broker.coordinator.partitioning import partition_for
-from strandline_tiered.bucket_reads import clusters, scan
+from strandline_tiered.bucket_reads import clusters, newest_manifest, read_manifest
+from strandline_tiered.bucket_reads import scan as scan_bucket
 from strandline_tiered.directory_store import DirectoryStore
-from strandline_tiered.keys import PartitionKeys, SegmentName
 from strandline_tiered.listing import PartitionListing
 from strandline_tiered.offsets_store import load_newest_offsets
 
 PARTITIONS = 3
+SEGMENT_BYTES = 1 << 20
 HALFWAY, ALL = "halfway", "all"
 OPTIONS = (
     "--config", "log_retention_check_interval_ms=500",
@@ -43,43 +44,76 @@ OPTIONS = (
     "--config", "offsets.topic.num.partitions=4",
 )  # fmt: skip
 IN_BUCKET_S = 120.0
-READ_S = 60.0
+READ_S = 120.0
+MORE = 500
+"""Records that are written to each partition afterwards."""
+_MIB = 1 << 20
+_MANY = 20
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What was found; `ends` and `gaps` by partition."""
+    """What was found; `written` records, `ends` and `gaps` by partition."""
 
-    written: int = 0
+    written: dict[int, int] = field(default_factory=dict)
+    written_bytes: int = 0
     report: Mapping[str, Any] = field(default_factory=dict)
     ends: dict[int, int] = field(default_factory=dict)
     gaps: dict[int, int] = field(default_factory=dict)
+    restored_bytes: int = 0
     restore_s: float = 0.0
     start_s: float = 0.0
     findings: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [
-            f"written {self.written} records to each of {PARTITIONS} partitions",
+            f"written {sum(self.written.values())} records, {self.written_bytes / _MIB:.1f} MiB",
             *(
-                f"partition {number}: restored [0, {end}), gap {self.gaps[number]} to the last known high watermark"
+                f"partition {number}: restored [0, {end}) of {self.written[number]}, gap {self.gaps[number]} to the "
+                "last known high watermark"
                 for number, end in sorted(self.ends.items())
             ),
-            f"restore {self.restore_s:.2f} s, start of the restored cluster {self.start_s:.2f} s",
+            f"restored {self.restored_bytes / _MIB:.1f} MiB in {self.restore_s:.2f} s, started in {self.start_s:.2f} s",
             *(f"FINDING {text}" for text in self.findings),
         ]
         return "\n".join(lines)
 
 
-def commit(bootstrap: str, offsets: Mapping[str, int]) -> None:
-    """Commit an offset for all partitions, group by group."""
-    for group, offset in offsets.items():
+class Expected:
+    """What is to be read: the records that were written first, and those that came behind the restored end."""
+
+    def __init__(self, first: Sequence[Digests], ends: Mapping[int, int]) -> None:
+        self._first = first
+        self._ends = dict(ends)
+        self._behind: dict[int, list[bytes]] = {number: [] for number in ends}
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """Where each partition ends."""
+        return {number: end + len(self._behind[number]) for number, end in self._ends.items()}
+
+    def more(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the next records for all partitions, and expect them."""
+        for number in self._ends:
+            for _ in range(MORE):
+                value = b"behind the restored end, partition %d: %d" % (number, self.ends[number])
+                self._behind[number].append(value)
+                yield number, value
+
+    def is_at(self, number: int, offset: int, key: bytes, value: bytes) -> bool:
+        """Whether this is the record at an offset."""
+        if offset < self._ends[number]:
+            return self._first[number].is_at(offset, key, value)
+        return self._behind[number][offset - self._ends[number]] == value
+
+
+def commit(bootstrap: str, groups: Mapping[str, Mapping[int, int]]) -> None:
+    """Commit offsets, by group and partition."""
+    for group, offsets in groups.items():
         consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
         try:
-            consumer.commit(
-                offsets=[TopicPartition(TOPIC, number, offset) for number in range(PARTITIONS)],
-                asynchronous=False,
-            )
+            places = [TopicPartition(TOPIC, number, offset) for number, offset in offsets.items()]
+            consumer.commit(offsets=places, asynchronous=False)
         finally:
             consumer.close()
 
@@ -94,8 +128,11 @@ def committed(bootstrap: str, group: str) -> dict[int, int]:
         consumer.close()
 
 
-async def in_bucket(bucket: Path, groups: Sequence[str], enough: int) -> UUID:
-    """Wait until partitions have `enough` records in the bucket, and the groups their offsets; return the cluster's id."""
+async def in_bucket(bucket: Path, groups: Sequence[str], enough: Mapping[int, int]) -> UUID:
+    """Wait until each partition is in the bucket as far as `enough` says, and the groups' offsets; return the cluster's id.
+
+    Raises TimeoutError.
+    """
     store = DirectoryStore(bucket)
     deadline = time.monotonic() + IN_BUCKET_S
     while time.monotonic() < deadline:
@@ -106,31 +143,24 @@ async def in_bucket(bucket: Path, groups: Sequence[str], enough: int) -> UUID:
     raise TimeoutError(f"not in the bucket after {IN_BUCKET_S:.0f} s")
 
 
-async def _is_in_bucket(store: DirectoryStore, cluster_id: UUID, groups: Sequence[str], enough: int) -> bool:
-    ends = []
+async def _is_in_bucket(
+    store: DirectoryStore, cluster_id: UUID, groups: Sequence[str], enough: Mapping[int, int]
+) -> bool:
+    ends: dict[int, int] = {}
     found: set[str] = set()
-    offsets: list[PartitionKeys] = []
-    async for listing in scan(store, cluster_id=cluster_id):
+    async for listing in scan_bucket(store, cluster_id=cluster_id):
         if not isinstance(listing, PartitionListing):
             continue
-        if listing.keys.topic == TOPIC and listing.manifest is not None:
-            last = max(
-                (name.base_offset for name in listing.sizes if isinstance(name, SegmentName)), default=0
-            )
-            ends.append(last)
-        elif listing.offsets is not None:
-            offsets.append(listing.keys)
-    for keys in offsets:
-        snapshot = await load_newest_offsets(store, keys)
-        for group in groups:
-            if snapshot is not None and len(snapshot.groups.get(group, ())) == PARTITIONS:
-                assert partition_for(group, 4) == keys.partition
-                found.add(group)
-    return len(ends) == PARTITIONS and min(ends) >= enough and found == set(groups)
+        if listing.keys.topic == TOPIC and (name := await newest_manifest(store, listing.keys)):
+            ends[listing.keys.partition] = (await read_manifest(store, listing.keys, name)).end_offset
+        snapshot = await load_newest_offsets(store, listing.keys) if listing.offsets else None
+        if snapshot is not None:
+            found.update(group for group in groups if len(snapshot.groups.get(group, ())) == PARTITIONS)
+    return found == set(groups) and all(ends.get(number, 0) >= end for number, end in enough.items())
 
 
 def restore(bucket: Path, data_dir: Path, source: UUID, *more: str) -> dict[str, Any]:
-    """Run `strandline tier restore` as a person does; return its report."""
+    """Run `strandline tier restore` as a person does; return its report. Raises RuntimeError."""
     command = [
         str(Path(sys.executable).with_name("strandline")), "tier", "restore",
         "--bucket", str(bucket), "--dir", str(data_dir), "--from", str(source), "--json", *more,
@@ -142,8 +172,8 @@ def restore(bucket: Path, data_dir: Path, source: UUID, *more: str) -> dict[str,
     return report
 
 
-def compare(bootstrap: str, ends: Mapping[int, int], findings: list[str]) -> None:
-    """Read everything there is, and compare every byte."""
+def compare(bootstrap: str, expected: Expected, findings: list[str]) -> None:
+    """Read everything there is, and compare every record."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -152,43 +182,54 @@ def compare(bootstrap: str, ends: Mapping[int, int], findings: list[str]) -> Non
             "enable.auto.commit": False,
         }
     )
-    expected = dict.fromkeys(ends, 0)
+    ends = expected.ends
+    read = dict.fromkeys(ends, 0)
     deadline = time.monotonic() + READ_S
     try:
         for number, end in ends.items():
-            low, high = consumer.get_watermark_offsets(TopicPartition(TOPIC, number), timeout=30)
-            if (low, high) != (0, end):
-                findings.append(f"partition {number} has [{low}, {high}) instead of [0, {end})")
+            found = _bounds(consumer, number, deadline)
+            if found != (0, end):
+                findings.append(f"partition {number} has {found} instead of [0, {end})")
         consumer.assign([TopicPartition(TOPIC, number, 0) for number in ends])
-        while expected != ends:
+        while read != ends and len(findings) < _MANY:
             if time.monotonic() > deadline:
-                findings.append(f"read as far as {expected}, restored was {dict(ends)}")
+                findings.append(f"read as far as {read}, expected {ends}")
                 return
             for message in consumer.consume(1000, timeout=1.0):
-                _compare(message, expected, findings)
-            if len(findings) > 20:
-                return
+                _compare(message, expected, read, findings)
     finally:
         consumer.close()
 
 
-def _compare(message: Message, expected: dict[int, int], findings: list[str]) -> None:
+def _bounds(consumer: Consumer, number: int, deadline: float) -> tuple[int, int] | None:
+    """Return the first offset and the end of a partition, as soon as it has a leader that serves."""
+    while True:
+        try:
+            return consumer.get_watermark_offsets(TopicPartition(TOPIC, number), timeout=30)
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
+def _compare(message: Message, expected: Expected, read: dict[int, int], findings: list[str]) -> None:
     if message.error() is not None:
         findings.append(f"an error while reading: {message.error()}")
         return
     number, offset = message.partition(), message.offset()
     assert number is not None
     assert offset is not None
-    if offset != expected[number]:
-        findings.append(f"offset {offset} of partition {number} after {expected[number] - 1}")
-    if message.value() != record(number, offset):
-        findings.append(f"other bytes at offset {offset} of partition {number}")
-    expected[number] = offset + 1
+    if offset != read[number]:
+        findings.append(f"offset {offset} of partition {number} after {read[number] - 1}")
+    if not expected.is_at(number, offset, message.key() or b"", message.value() or b""):
+        findings.append(f"another record at offset {offset} of partition {number}")
+    read[number] = offset + 1
 
 
-def go_on(bootstrap: str, ends: Mapping[int, int], count: int, findings: list[str]) -> dict[int, int]:
-    """Write `count` records to each partition, which must come right behind what is restored; return the new ends."""
-    landed: dict[int, list[int]] = {number: [] for number in ends}
+def go_on(bootstrap: str, expected: Expected, findings: list[str]) -> None:
+    """Write more records, which must come right behind what is restored."""
+    landed: dict[int, list[int]] = {number: [] for number in expected.ends}
+    before = expected.ends
 
     def delivered(error: object, message: Message) -> None:
         number, offset = message.partition(), message.offset()
@@ -198,58 +239,51 @@ def go_on(bootstrap: str, ends: Mapping[int, int], count: int, findings: list[st
             landed[number].append(offset)
 
     producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True})
-    for number, end in ends.items():
-        for at in range(end, end + count):
-            producer.produce(
-                TOPIC,
-                record(number, at),
-                partition=number,
-                timestamp=FIRST_MS + at,
-                on_delivery=delivered,
-            )
+    for number, value in expected.more():
+        producer.produce(TOPIC, value, partition=number, on_delivery=delivered)
     producer.flush(READ_S)
-    for number, end in ends.items():
-        if sorted(landed[number]) != list(range(end, end + count)):
-            findings.append(f"partition {number}: written at {landed[number][:1]}.. instead of {end}..")
-    return {number: end + count for number, end in ends.items()}
+    for number, end in before.items():
+        if sorted(landed[number]) != list(range(end, end + MORE)):
+            findings.append(
+                f"partition {number}: written at {sorted(landed[number])[:1]}.. instead of {end}.."
+            )
 
 
 def run(work: Path, *, mb: int) -> Outcome:
     """Write, lose everything, restore, compare, go on."""
     bucket, before, after = work / "bucket", work / "before", work / "after"
-    count = (mb << 20) // (RECORD_BYTES * PARTITIONS)
-    outcome = Outcome(written=count)
+    outcome = Outcome()
+    findings = outcome.findings
     options = (*OPTIONS, "--bucket", str(bucket))
     with DevCluster(before, brokers=3, options=options) as cluster:
-        create_topic(cluster.bootstrap, PARTITIONS, 1 << 20, 1 << 20)
-        write(cluster.bootstrap, TOPIC, PARTITIONS, count)
-        commit(cluster.bootstrap, {HALFWAY: count // 2, ALL: count})
-        # All but the open segment, and one that may be on its way.
-        enough = count - 3 * (1 << 20) // RECORD_BYTES
-        source = asyncio.run(in_bucket(bucket, (HALFWAY, ALL), enough))
+        create_topic(cluster.bootstrap, PARTITIONS, SEGMENT_BYTES, SEGMENT_BYTES)
+        first = write(cluster.bootstrap, PARTITIONS, mb << 20, Written())
+        outcome.written = {number: len(one) for number, one in enumerate(first)}
+        outcome.written_bytes = mb << 20
+        halfway = {number: count // 2 for number, count in outcome.written.items()}
+        commit(cluster.bootstrap, {HALFWAY: halfway, ALL: outcome.written})
+        source = asyncio.run(in_bucket(bucket, (HALFWAY, ALL), halfway))
     shutil.rmtree(before)
     began = time.monotonic()
     outcome.report = restore(bucket, after, source)
     outcome.restore_s = time.monotonic() - began
     _judge_report(outcome)
+    expected = Expected(first, outcome.ends)
     began = time.monotonic()
     with DevCluster(after, brokers=3, options=options) as cluster:
         outcome.start_s = time.monotonic() - began
-        bootstrap = cluster.bootstrap
-        compare(bootstrap, outcome.ends, outcome.findings)
-        for group, wanted in ((HALFWAY, count // 2), (ALL, count)):
-            expected = {number: min(wanted, end) for number, end in outcome.ends.items()}
-            found = committed(bootstrap, group)
-            if found != expected:
-                outcome.findings.append(f"group {group} has {found} instead of {expected}")
-        ends = go_on(bootstrap, outcome.ends, 500, outcome.findings)
-        compare(bootstrap, ends, outcome.findings)
-        commit(bootstrap, {HALFWAY: 7})
+        compare(cluster.bootstrap, expected, findings)
+        for group, offsets in ((HALFWAY, halfway), (ALL, outcome.ends)):
+            if (found := committed(cluster.bootstrap, group)) != offsets:
+                findings.append(f"group {group} has {found} instead of {offsets}")
+        go_on(cluster.bootstrap, expected, findings)
+        compare(cluster.bootstrap, expected, findings)
+        commit(cluster.bootstrap, {HALFWAY: dict.fromkeys(halfway, 7)})
     # What was restored is the cluster's own by now: it survives a start like any other.
     with DevCluster(after, brokers=3, options=options) as cluster:
-        compare(cluster.bootstrap, ends, outcome.findings)
-        if (found := committed(cluster.bootstrap, HALFWAY)) != dict.fromkeys(ends, 7):
-            outcome.findings.append(f"after another start group {HALFWAY} has {found}")
+        compare(cluster.bootstrap, expected, findings)
+        if (found := committed(cluster.bootstrap, HALFWAY)) != dict.fromkeys(halfway, 7):
+            findings.append(f"after another start group {HALFWAY} has {found}")
     return outcome
 
 
@@ -258,10 +292,14 @@ def _judge_report(outcome: Outcome) -> None:
     for one in topic["partitions"]:
         number = one["partition"]
         outcome.ends[number], outcome.gaps[number] = one["endOffset"], one["gap"]
-        if one["startOffset"] != 0 or not 0 < one["endOffset"] <= one["highWatermark"] <= outcome.written:
+        outcome.restored_bytes += one["objectBytes"]
+        known = one["highWatermark"]
+        if one["startOffset"] != 0 or not 0 < one["endOffset"] <= known <= outcome.written[number]:
             outcome.findings.append(f"the report says of partition {number}: {one}")
+        if one["gap"] != known - one["endOffset"]:
+            outcome.findings.append(f"the report says of the gap of partition {number}: {one}")
     groups = {one["group"]: one for one in outcome.report["groups"]}
-    moved = sum(end < outcome.written for end in outcome.ends.values())
+    moved = sum(end < outcome.written[number] for number, end in outcome.ends.items())
     if groups[ALL] != {"group": ALL, "offsets": PARTITIONS, "movedBack": moved, "leftOut": 0}:
         outcome.findings.append(f"the report says of group {ALL}: {groups[ALL]}")
 
@@ -271,7 +309,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--mb", type=int, default=30, help="MiB to write")
+    parser.add_argument("--mb", type=int, default=100, help="MiB to write")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as directory:
         outcome = run(Path(directory), mb=arguments.mb)
