@@ -20,8 +20,10 @@ from strandline_broker.coordinator import offset_snapshots
 from strandline_broker.coordinator.offset_snapshots import COLLECT_EVERY, OffsetSnapshots
 from strandline_broker.coordinator.slot import Slot
 from strandline_broker.group.config import GroupConfig
+from strandline_broker.group.records import encode_offset_key
 from strandline_broker.group.requests import CommitRequest, PartitionCommit, TopicCommit
 from strandline_broker.group.shard import GroupShard
+from strandline_broker.wire.batch import Record, build_batch
 from strandline_tiered.faulty_store import Fault, FaultyStore, Kind, ScriptedFaults
 from strandline_tiered.keys import OffsetsName, PartitionKeys
 from strandline_tiered.memory_store import MemoryStore
@@ -32,7 +34,7 @@ from strandline_tiered.offsets_snapshot import (
     TopicPartition,
     encode_offsets,
 )
-from strandline_tiered.offsets_store import load_newest_offsets
+from strandline_tiered.offsets_store import load_newest_offsets, write_offsets
 
 CLUSTER = UUID(int=1)
 KEYS = PartitionKeys(CLUSTER, TOPIC, UUID(int=0), 0)
@@ -215,6 +217,29 @@ def test_the_first_of_an_epoch_is_written_although_nothing_changed_in_it(tmp_pat
     scenario(tmp_path, test)
 
 
+def test_a_partition_without_any_offset_left_is_not_passed_over(tmp_path: Path) -> None:
+    """The last leader may have written a snapshot before the last one was deleted."""
+
+    async def main() -> None:
+        world = World(tmp_path)
+        former = OffsetsSnapshot(
+            0, OffsetsName(3, 9), 5, {"g": {TopicPartition("t", 0): CommittedOffset(1, 0, "", 0)}}
+        )
+        await write_offsets(world.bucket, KEYS, former)
+        deleted = Record(timestamp=NOW_MS, key=encode_offset_key("g", "t", 0), value=None)
+        world.append(bytes(build_batch([deleted], base_offset=0, leader_epoch=3)))
+        world.sync()
+        world.lead(4)
+        await world.until(lambda: bool(world.runtime.active_slots()))
+        await world.look()
+        await world.look(INTERVAL_S)
+        newest = await world.newest()
+        assert (newest.name.leader_epoch, newest.groups) == (4, {})
+        await world.runtime.close()
+
+    run(main())
+
+
 @pytest.mark.parametrize("state", [{"leader_incarnation": "before"}, {"recovering": True}], ids=str)
 def test_an_epoch_that_is_resumed_is_not_written_under_nor_one_that_has_to_recover(
     tmp_path: Path, state: dict[str, Any]
@@ -362,8 +387,9 @@ def test_commits_go_on_while_a_large_one_is_encoded(tmp_path: Path, monkeypatch:
     scenario(tmp_path, test)
 
 
+@pytest.mark.parametrize("turns", [1, 8])
 def test_one_that_is_encoded_when_its_epoch_ends_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: int
 ) -> None:
     monkeypatch.setattr(offset_snapshots, "SLICE_S", -1.0)
 
@@ -373,7 +399,9 @@ def test_one_that_is_encoded_when_its_epoch_ends_is_not_written(
         await world.look()
         world.clock.advance(INTERVAL_S)
         writing = asyncio.create_task(world.snapshots.look())
-        await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert not writing.done()
         world.resign()
         await writing
         assert not world.bucket.objects

@@ -155,7 +155,12 @@ def test_who_comes_after_goes_on_and_whose_turn_it_is_not_does_nothing() -> None
         assert world.sweeper.sweeps == 0, "it is another's turn"
         world.silent = frozenset()
         await world.look()
-        assert world.sweeper.sweeps == 1, "back in turn it begins anew"
+        assert world.sweeper.sweeps == 1
+        world.silent = frozenset({0})
+        await world.look()
+        world.silent = frozenset()
+        await world.look()
+        assert world.sweeper.sweeps == 2, "back in turn it begins anew"
         await other.look()
         assert other.sweeps == 1
 
