@@ -8,7 +8,9 @@ leader, in an earlier epoch or from an earlier log generation never counts (desi
 
     nobody ──fetched in this epoch, logs agree──▶ known ──log end at max(high watermark, epoch start)──▶ may join the ISR
 
-and one that left the ISR, by whosever decision, fetches once more before it may join again.
+and one that left the ISR, by whosever decision, fetches once more before it may join again. A follower that others take
+out as often as this leader takes it in (the controller hears nothing of a broker that is cut off from the store alone, but
+it goes on fetching) waits longer each time: every round is two writes to the store.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ MAX_ATTEMPTS = 8
 """Different ISR changes of one partition whose outcomes may be unknown at once."""
 JOIN_WITHIN_S = 2.0
 """A follower is taken into the ISR only so soon after its last fetch: later it may be dead, and would be fenced again."""
+REJOIN_FIRST_S = 1.0
+REJOIN_MAX_S = 8.0
+"""Between being taken into the ISR and being taken in again: doubled each time, until it stays in for the longest."""
 
 _UNKNOWN = -1
 
@@ -48,6 +53,9 @@ class Follower:
         "left",
         "log_end",
         "log_start",
+        "offered_at",
+        "rejoin_after",
+        "rejoin_wait_s",
     )
 
     def __init__(self, broker_id: int, generation: int) -> None:
@@ -61,6 +69,10 @@ class Follower:
         self.caught_up_at = float("-inf")
         self.fetched_at = float("-inf")
         self._leader_end_then = 0
+        # When it was last named as one that may join, and when it may join again should it have to.
+        self.offered_at = float("-inf")
+        self.rejoin_after = float("-inf")
+        self.rejoin_wait_s = REJOIN_FIRST_S
 
     def fetched(self, log_end: int, log_start: int, leader_end: int, now: float) -> None:
         """Take note of a fetch at `log_end`: the follower has, durably where that counts, everything below."""
@@ -73,6 +85,16 @@ class Follower:
         self._leader_end_then = leader_end
         self.log_end = log_end
         self.log_start = log_start
+
+    def taken_in(self) -> None:
+        """Take note that it is in the ISR now, and was not before."""
+        self.rejoin_after = self.offered_at + self.rejoin_wait_s
+        self.rejoin_wait_s = min(2 * self.rejoin_wait_s, REJOIN_MAX_S)
+
+    def stays(self, now: float) -> None:
+        """Take note that it is in the ISR still."""
+        if now > self.rejoin_after + REJOIN_MAX_S:
+            self.rejoin_wait_s = REJOIN_FIRST_S
 
 
 class Leadership:
@@ -130,6 +152,9 @@ class Leadership:
         for ref in self.state.isr:
             if ref not in state.isr and ref.broker_id in self.followers:
                 self.followers[ref.broker_id].left = True
+        for ref in state.isr:
+            if ref not in self.state.isr and ref.broker_id in self.followers:
+                self.followers[ref.broker_id].taken_in()
         self.state = state
         self.min_isr = min_isr
         # A write that tested an older partition epoch can no longer come to hold.
@@ -192,13 +217,16 @@ class Leadership:
         in_sync = set(self.state.isr)
         found = []
         for follower in self.followers.values():
-            known = (follower.broker_id, follower.generation) in in_sync
-            if known or follower.left or now - follower.fetched_at > JOIN_WITHIN_S:
+            if (follower.broker_id, follower.generation) in in_sync:
+                follower.stays(now)
+                continue
+            if follower.left or now < follower.rejoin_after or now - follower.fetched_at > JOIN_WITHIN_S:
                 continue
             progress = FollowerProgress(follower.broker_id, follower.generation, self.epoch, follower.log_end)
             if may_join_isr(
                 self.state, progress, live=live, high_watermark=high_watermark, epoch_start=self.epoch_start
             ):
+                follower.offered_at = now
                 found.append(progress)
         return found
 
