@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import operator
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -322,14 +323,23 @@ class ClusterCache:
         ]
 
 
+# What a Lease says beside that it was renewed.
+_details: Final = operator.attrgetter(
+    *(
+        field.name
+        for field in dataclasses.fields(BrokerLease)
+        if field.name not in ("renew_time", "resource_version")
+    )
+)
+
+
 def _cluster_of(value: Typed) -> str:
     return value.name if isinstance(value, Cluster) else value.cluster
 
 
 def _same_substance(old: Typed, new: Typed) -> bool:
     if isinstance(old, BrokerLease) and isinstance(new, BrokerLease):
-        renewed = dataclasses.replace(old, renew_time=new.renew_time, resource_version=new.resource_version)
-        return renewed == new
+        return bool(_details(old) == _details(new))
     if isinstance(old, Cluster | Topic) and isinstance(new, Cluster | Topic):
         meta = dataclasses.replace(old.meta, resource_version=new.meta.resource_version)
         return dataclasses.replace(old, meta=meta, status=new.status) == new

@@ -68,7 +68,8 @@ def _resolve(document: Any, tokens: Iterable[str]) -> Any:
 def copied(value: Any) -> Any:
     """Return a deep copy of a JSON value: `copy.deepcopy` without what JSON does not have, in a fifth of its time."""
     if isinstance(value, dict):
-        return {key: copied(entry) for key, entry in value.items()}
+        # Most entries are strings, which are not worth a call.
+        return {key: entry if type(entry) is str else copied(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [copied(entry) for entry in value]
     return value
@@ -81,7 +82,14 @@ def equal(a: Any, b: Any) -> bool:
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(equal(value, b[key]) for key, value in a.items())
+        if a.keys() != b.keys():
+            return False
+        for key, value in a.items():
+            other = b[key]
+            # A patched copy shares most of its strings and numbers with the original.
+            if value is not other and not equal(value, other):
+                return False
+        return True
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(equal, a, b))
     return bool(a == b)

@@ -39,6 +39,8 @@ __all__ = [
 TOPIC_CONFIGS: Mapping[str, TopicConfig] = {config.name: config for config in TABLE}
 """Every topic configuration by name, in alphabetical order."""
 
+_DEFAULTS = {name: config.default for name, config in TOPIC_CONFIGS.items() if not config.internal}
+
 
 def suggest(name: str, known: Mapping[str, object]) -> str:
     """Return ` (did you mean X?)` for a misspelt key, or an empty string."""
@@ -72,7 +74,7 @@ def validate(
 
 def effective(configs: Mapping[str, str], defaults: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return every topic configuration: what `configs` sets, else `defaults`, else Kafka's default."""
-    values = {name: config.default for name, config in TOPIC_CONFIGS.items() if not config.internal}
+    values = _DEFAULTS.copy()
     if defaults:
         values.update(defaults)
     values.update(configs)
