@@ -19,7 +19,7 @@ from benchmarks.tiering_scale import BATCH_BYTES, MIB, Scale, TieringExperiment
 
 _HOT, _ARCHIVED, _PLAIN = "hot", "archived", "plain"
 _HOT_PARTITIONS = 4
-_HOT_RATE = 250.0
+_HOT_RATE = 100.0
 _WRITTEN_PARTITIONS = 2
 _WRITTEN_BYTES_PER_S = 16_000_000
 _WRITTEN_SEGMENT_BYTES = 8 * MIB
@@ -231,7 +231,7 @@ def _peak(broker: TieredBroker, scale: Scale, *, archive: bool) -> int:
 
 
 def _hot_metrics(flush: str) -> tuple[Metric, ...]:
-    what = f"one-record produce, {flush}, 250/s beside 16 MB/s"
+    what = f"one-record produce, {flush}, 100/s beside 16 MB/s"
     key = flush.lower()
     return (
         Metric(f"{key}_p99_ratio", f"{what}: p99 with archiving / without", "ratio", budget="1.2"),

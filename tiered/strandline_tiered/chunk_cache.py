@@ -62,6 +62,13 @@ class ChunkCache(Generic[V]):
             self.unused_bytes -= entry.size
         return entry.value
 
+    def keep(self, name: ChunkName) -> bool:
+        """Make an entry the last to go, though nobody asked for it yet: somebody is on the way to it. False if not here."""
+        if name not in self._entries:
+            return False
+        self._entries.move_to_end(name)
+        return True
+
     def reserve(self, size: int) -> list[Evicted[V]]:
         """Make room for `size` bytes and return what had to go. Raises MemoryError if reservations leave too little."""
         evicted: list[Evicted[V]] = []

@@ -7,7 +7,7 @@ size, a multiple of the blocks that have checksums, so what a reader gets was ve
   waiting (a consumer's max wait) finds the chunk in the cache next time.
 - *Read-ahead*: a reader that goes on where it stopped gets 1, 2, 4, ... chunks ahead of it, up to a bound, and into the
   segment that follows. Read-ahead takes only idle request slots and at most half of the memory with chunks that nobody has
-  asked for yet.
+  asked for yet. They stay as long as their reader comes nearer: what it is done with goes before.
 - *Bounds*: memory (chunks, tails and what is on its way), requests at once, requests that wait. At the last bound callers
   get `Unavailable` and come again.
 """
@@ -238,7 +238,7 @@ class RemoteReader:
 
     def _fetch_ahead(self, segment: SegmentRef, start: int) -> None:
         name, size = ChunkName(segment.key, start), self._config.chunk_bytes
-        if name in self._cache or name in self._fetches or len(self._fetches) >= self._config.max_requests:
+        if self._cache.keep(name) or name in self._fetches or len(self._fetches) >= self._config.max_requests:
             return
         if self._cache.unused_bytes + (len(self._ahead) + 1) * size > self._cache.limit_bytes // 2:
             return

@@ -164,6 +164,29 @@ def test_a_sequential_reader_waits_little(step: int) -> None:
     virtually(scenario)
 
 
+def test_what_is_read_ahead_for_one_reader_is_not_lost_to_what_others_are_done_with() -> None:
+    async def scenario() -> None:
+        size, step = 12 * MIB, MIB // 4
+        bucket = Bucket(size, size, size, size, delay_s=0.05)
+        reader = bucket.reader(
+            ReaderConfig(memory_bytes=13 * MIB, chunk_bytes=MIB, max_requests=6, max_ahead_chunks=4)
+        )
+
+        async def read(segment: SegmentRef, position: int) -> None:
+            await reader.tail(segment)  # where an offset is looked up
+            # A little more than a step, as who looks for the end of a batch does.
+            await reader.read(segment, position, step + 1000)
+
+        for position in range(0, size, step):
+            await asyncio.gather(*(read(segment, position) for segment in bucket.segments))
+            await asyncio.sleep(0.01)
+        assert reader.counters.unused == 0
+        # 12 chunks and a tail of each, and few of them twice: memory is really short.
+        assert len(bucket.requests) < 1.25 * 4 * 13
+
+    virtually(scenario)
+
+
 def test_a_reader_that_jumps_about_reads_nothing_ahead() -> None:
     async def scenario() -> None:
         bucket = Bucket(60 * MIB)
