@@ -12,6 +12,7 @@ from strandline_broker.wire import cold
 from strandline_broker.wire.api_keys import ApiKey
 
 _TIMEOUT_S = 6.0
+_ATTEMPTS = 4
 _TOPIC_RESOURCE = 2
 _SET = 0
 
@@ -62,6 +63,41 @@ class Admin:
         topic = {"name": details["topic"], "count": details["count"], "assignments": None}
         body = {"topics": (topic,), "timeout": timedelta(seconds=3), "validate_only": False}
         await self._ask(ApiKey.CREATE_PARTITIONS, 2, body)
+
+    async def delete_records(self, details: dict[str, Any]) -> None:
+        """Delete the older part of a partition's records, at its leader."""
+        client = self.client
+        place = (details["topic"], details["partition"])
+        known = [
+            ack.offset
+            for ack in client.journal.history.acks
+            if ack.partition == client.journal.number_of(place)
+        ]
+        offset = round(details["share"] * max(known, default=0))
+        client.journal.delete_requests[place] = max(offset, client.journal.delete_requests[place])
+        partition = {"partition_index": details["partition"], "offset": offset}
+        topic = {"name": details["topic"], "partitions": (partition,)}
+        body = {"topics": (topic,), "timeout": timedelta(seconds=5)}
+        for _ in range(_ATTEMPTS):
+            await client.refresh()
+            leader = client.leader(place)
+            if leader is None:
+                continue
+            try:
+                answer = await client.ask(
+                    leader.broker,
+                    lambda cid, name: cold.encode_request(ApiKey.DELETE_RECORDS, 1, cid, name, body),
+                    _TIMEOUT_S,
+                )
+            except ChannelClosed as error:
+                client.journal.event(f"DELETE_RECORDS ends: {error}")
+                continue
+            row = cold.decode_response(ApiKey.DELETE_RECORDS, 1, answer)[1].topics[0].partitions[0]
+            client.journal.event(f"DELETE_RECORDS of {place} below {offset}: {row.error_code}")
+            if not row.error_code:
+                client.journal.count("DeleteRecords answered")
+                client.journal.deleted[place] = max(offset, client.journal.deleted[place])
+                return
 
     async def create_topic(self, details: dict[str, Any]) -> None:
         """Create a topic."""

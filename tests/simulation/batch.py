@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from tests.simulation.journal import OPERATIONS
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.schedule import FAULTS, Schedule, draw
+from tests.simulation.schedule import Schedule
 from tests.simulation.simulation import Verdict, run_schedule
+from tests.simulation.tiering_schedule import ALL_FAULTS, schedule_of
 
 from strandline_broker.api.handlers import build_registry
 from strandline_broker.wire import cold
@@ -48,7 +49,7 @@ class Result:
     @property
     def faults(self) -> int:
         """What was done to the cluster, administration apart."""
-        return sum(self.counts[f"fault {name}"] for name in FAULTS)
+        return sum(self.counts[f"fault {name}"] for name in sorted(ALL_FAULTS))
 
 
 def run_seed(task: tuple[int, str]) -> Result:
@@ -56,8 +57,8 @@ def run_seed(task: tuple[int, str]) -> Result:
     seed, mutant = task
     if mutant:
         with MUTANTS[mutant].applied():
-            return _result(draw(seed), mutant, halt=True)
-    return _result(draw(seed), "", halt=False)
+            return _result(schedule_of(seed), mutant, halt=True)
+    return _result(schedule_of(seed), "", halt=False)
 
 
 def _result(schedule: Schedule, mutant: str, *, halt: bool) -> Result:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tests.crash.history import check
-from tests.simulation.journal import Commit, Committed, Journal
+from tests.simulation.journal import Commit, Committed, Journal, Lookup
 
 
 def check_history(journal: Journal) -> None:
@@ -37,6 +37,32 @@ def check_offsets(journal: Journal) -> None:
                 journal.count("stale offsets")
             elif problem:
                 journal.violation("committed offset lost", f"{partition}: {problem}")
+
+
+def check_lookups(journal: Journal) -> None:
+    """The first record that is not before a time: it is what was told, and no record before it is that late.
+
+    A leader that had a successor may not know the newest records, and of records that were deleted since nothing is asked.
+    """
+    for lookup in journal.lookups:
+        problem = "" if lookup.stale else _misled(journal, lookup)
+        if problem:
+            journal.violation("wrong lookup", f"{lookup.partition} at {lookup.timestamp}: {problem}")
+
+
+def _misled(journal: Journal, lookup: Lookup) -> str:
+    number, log_start = journal.number_of(lookup.partition), journal.log_starts[lookup.partition]
+    if lookup.seen < log_start:
+        return ""
+    if not 0 <= lookup.offset <= lookup.seen:
+        return f"{lookup.offset} was told, {lookup.seen} is right or too high"
+    known = journal.times.get((number, lookup.offset), lookup.found_timestamp)
+    if known != lookup.found_timestamp or known < lookup.timestamp:
+        return f"{lookup.offset} was told with {lookup.found_timestamp}, it has {known}"
+    for offset in range(log_start, lookup.offset):
+        if journal.times.get((number, offset), -1) >= lookup.timestamp:
+            return f"{lookup.offset} was told, {offset} comes before"
+    return ""
 
 
 def _explain(read: Committed, commits: Iterable[Commit]) -> tuple[str, bool]:

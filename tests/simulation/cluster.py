@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.network import SimNetwork
@@ -18,6 +18,7 @@ from strandline_broker.cluster.store import Unavailable
 from strandline_operator.controller.loop import Controller
 
 if TYPE_CHECKING:
+    from tests.simulation.bucket import Bucket
     from tests.simulation.journal import Journal
 
 BROKER_SETTINGS = {
@@ -99,6 +100,8 @@ class Cluster:
         self._rng = random.Random(rng.random())
         self.nodes = [Node(self, number, random.Random(rng.random())) for number in range(brokers)]
         self.controllers = [ControllerHost(self, number, random.Random(rng.random())) for number in range(2)]
+        self.bucket: Bucket | None = None
+        """Where sealed segments go, if the schedule tiers; set before brokers start."""
         self.tells_of_ends = True
         """Whether somebody (a kubelet) tells controllers of processes that ended."""
 
@@ -139,7 +142,9 @@ class Cluster:
 
     async def create(self, replicas: int, config: dict[str, str], *, flush: str = "Fsync") -> None:
         """Make the Cluster object."""
-        spec = {"replicas": replicas, "config": config, "flush": flush}
+        spec: dict[str, Any] = {"replicas": replicas, "config": config, "flush": flush}
+        if self.bucket is not None:
+            spec["tiering"] = {"bucket": "s3://simulated"}
         await self.admin_store().create(CLUSTER, new_object(CLUSTER, self.name, spec))
 
     async def create_topic(self, name: str, partitions: int, replicas: int, config: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.simulation import messages
@@ -18,6 +19,7 @@ from strandline_broker.wire.batch import iter_batches, iter_records
 MAX_WAIT_MS = 500
 MAX_BYTES = 4_000
 _OUT_OF_RANGE = int(ErrorCode.OFFSET_OUT_OF_RANGE)
+_CORRUPT = int(ErrorCode.CORRUPT_MESSAGE)
 
 
 @dataclass(slots=True)
@@ -41,6 +43,8 @@ class Follower:
     def __init__(self, client: SimClient) -> None:
         self.client = client
         self.positions: dict[TopicPartition, Position] = {}
+        self.on_record: Callable[[TopicPartition, int, int], None] | None = None
+        """Told of the partition, offset and timestamp of every record."""
 
     def assign(self, partitions: dict[TopicPartition, int]) -> None:
         """Follow these partitions from these offsets."""
@@ -115,11 +119,15 @@ class Follower:
     def _note_error(self, position: Position, fetched: Fetched, leader: Leader) -> None:
         journal = self.client.journal
         journal.count(f"fetch error {fetched.error}")
+        if fetched.error == _CORRUPT:
+            where = f"{position.reader} at {position.partition} offset {position.offset}"
+            journal.violation("corrupt record", f"{where}, epoch {leader.epoch}")
         if fetched.error == _OUT_OF_RANGE:
-            journal.violation(
-                "position out of range",
-                f"{position.reader} at {position.partition} offset {position.offset}, epoch {leader.epoch}",
-            )
+            if position.offset >= journal.log_starts[position.partition]:
+                journal.violation(
+                    "position out of range",
+                    f"{position.reader} at {position.partition} offset {position.offset}, epoch {leader.epoch}",
+                )
             self.seek(position, max(0, fetched.log_start))
 
     def _note_high_watermark(self, position: Position, fetched: Fetched, leader: Leader) -> None:
@@ -152,6 +160,8 @@ class Follower:
                         f"{position.reader} at {position.partition}: {position.offset} to {record.offset}",
                     )
                 journal.polled(position.reader, position.partition, record.offset, record.value or b"")
+                if self.on_record is not None:
+                    self.on_record(position.partition, record.offset, record.timestamp)
                 position.offset = record.offset + 1
                 count += 1
         position.seen = max(position.seen, position.offset)

@@ -7,6 +7,7 @@ import errno
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from tests.simulation.bucket import Trap
 from tests.simulation.schedule import Step
 from tests.simulation.store import STORE_HOST
 
@@ -60,6 +61,11 @@ class Faults:
             "reassign": self.admin.reassign,
             "add-partitions": self.admin.add_partitions,
             "create-topic": self.admin.create_topic,
+            "delete-records": self.admin.delete_records,
+            "bucket": self._bucket,
+            "cut-bucket": self._cut_hosts,
+            "trap": self._trap,
+            "local-trap": self._local_trap,
         }
 
     async def run(self, steps: tuple[Step, ...]) -> None:
@@ -87,6 +93,8 @@ class Faults:
         faults.refused = faults.lost_answer = faults.late_write = 0.0
         for path in cluster.paths.values():
             path.lag_s = 0.0
+        if cluster.bucket is not None:
+            cluster.bucket.heal()
         for node in cluster.nodes:
             node.speed.stall_s = 0.0
             node.disk.capacity = _USUAL_CAPACITY
@@ -327,4 +335,72 @@ class Faults:
                 node.kill()
         await asyncio.sleep(0.5)
         for node in nodes:
+            node.start()
+
+    # -- the bucket ----------------------------------------------------------------------------------------------------
+
+    async def _bucket(self, details: dict[str, Any]) -> None:
+        bucket = self.cluster.bucket
+        assert bucket is not None, "a schedule that tiers"
+        bucket.set_faults(details["hosts"], details["rates"], details["requests"])
+        await asyncio.sleep(details["lasts"])
+        bucket.set_faults(details["hosts"], {})
+
+    async def _trap(self, details: dict[str, Any]) -> None:
+        """Wait until a broker asks for something, and let what is to befall it befall it there and then."""
+        bucket = self.cluster.bucket
+        assert bucket is not None, "a schedule that tiers"
+        sprung: asyncio.Future[Node] = self.cluster.loop.create_future()
+
+        def spring(host: str) -> None:
+            node = next(node for node in self.cluster.nodes if node.host == host)
+            self.journal.event(f"{host} falls into the trap at {details['request']}")
+            self.journal.count("traps sprung")
+            self._befall(node, details["how"])
+            if not sprung.done():
+                sprung.set_result(node)
+
+        bucket.traps.append(Trap(details["request"], details["skip"], details["when"], spring))
+        await self._recover(await sprung, details)
+
+    async def _local_trap(self, details: dict[str, Any]) -> None:
+        node = self._node(details)
+        sprung: asyncio.Future[Node] = self.cluster.loop.create_future()
+
+        def spring() -> None:
+            self.journal.count("traps sprung")
+            self._befall(node, details["how"])
+            if not sprung.done():
+                sprung.set_result(node)
+
+        node.trap_local_deletion(details["skip"], spring)
+        await self._recover(await sprung, details)
+
+    def _befall(self, node: Node, how: str) -> None:
+        if how == "kill":
+            node.kill()
+        elif how == "power":
+            node.power_off(torn=True)
+        elif how == "pause" and node.process is not None:
+            node.process.pause()
+        elif how == "isolate":
+            for pair in self._ways(node.host, STORE_HOST):
+                self._cuts[pair] = self._cuts.get(pair, 0) + 1
+                self.cluster.network.cut(*pair)
+
+    @staticmethod
+    def _ways(first: str, second: str) -> tuple[tuple[str, str], tuple[str, str]]:
+        return (first, second), (second, first)
+
+    async def _recover(self, node: Node, details: dict[str, Any]) -> None:
+        process = node.process
+        await asyncio.sleep(details["lasts"])
+        if details["how"] == "isolate":
+            for pair in self._ways(node.host, STORE_HOST):
+                self._cuts[pair] -= 1
+                self.cluster.network.heal(*pair)
+        elif details["how"] == "pause":
+            if process is not None:
+                process.resume()
+        else:
             node.start()

@@ -42,6 +42,22 @@ class Committed:
 
 
 @dataclass(slots=True)
+class Lookup:
+    """An offset that was looked up by the time of a record.
+
+    `seen`: the offset of a record of this time; `offset`, `found_timestamp`: what the leader said, -1 for nothing. `stale`:
+    by a leader that had a successor.
+    """
+
+    partition: TopicPartition
+    timestamp: int
+    seen: int
+    offset: int
+    found_timestamp: int
+    stale: bool
+
+
+@dataclass(slots=True)
 class Violation:
     """A contradiction: the rule that was broken, and how."""
 
@@ -68,6 +84,15 @@ class Journal:
     committed: dict[TopicPartition, list[Committed]] = field(default_factory=lambda: defaultdict(list))
     seen: dict[tuple[int, int], bytes] = field(default_factory=dict)
     """The value that some consumer saw at (partition number, offset)."""
+    times: dict[tuple[int, int], int] = field(default_factory=dict)
+    """The timestamps (ms) of committed records at (partition number, offset), where a schedule tiers."""
+    lookups: list[Lookup] = field(default_factory=list)
+    delete_requests: dict[TopicPartition, int] = field(default_factory=lambda: defaultdict(int))
+    """Below which offset DeleteRecords was asked to delete."""
+    deleted: dict[TopicPartition, int] = field(default_factory=lambda: defaultdict(int))
+    """The same, of requests that were answered without an error."""
+    log_starts: dict[TopicPartition, int] = field(default_factory=lambda: defaultdict(int))
+    """Where logs may begin by now, because records were deleted by right."""
     _numbers: dict[TopicPartition, int] = field(default_factory=dict)
 
     def event(self, text: str) -> None:

@@ -10,12 +10,12 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-PRODUCE, FETCH, METADATA = 0, 1, 3
+PRODUCE, FETCH, LIST_OFFSETS, METADATA = 0, 1, 2, 3
 OFFSET_COMMIT, OFFSET_FETCH, FIND_COORDINATOR = 8, 9, 10
 JOIN_GROUP, HEARTBEAT, LEAVE_GROUP, SYNC_GROUP = 11, 12, 13, 14
 INIT_PRODUCER_ID = 22
 
-_PRODUCE_VERSION, _FETCH_VERSION, _METADATA_VERSION = 8, 11, 8
+_PRODUCE_VERSION, _FETCH_VERSION, _LIST_OFFSETS_VERSION, _METADATA_VERSION = 8, 11, 5, 8
 _i16 = struct.Struct(">h").pack
 _i32 = struct.Struct(">i").pack
 _i64 = struct.Struct(">q").pack
@@ -163,6 +163,33 @@ def read_fetched(answer: bytes) -> list[Fetched]:
             reader.position += length
             fetched.append(Fetched(topic, index, error, high_watermark, start, records))
     return fetched
+
+
+class FoundOffset(NamedTuple):
+    """The answer to a lookup: -1 for nothing."""
+
+    error: int
+    timestamp: int
+    offset: int
+
+
+def list_offsets(
+    correlation_id: int, client: str, topic: str, partition: int, leader_epoch: int, timestamp: int
+) -> bytes:
+    """Ask for the first offset whose record is not before a time (ms), or for a special one."""
+    body = _i32(-1) + b"\0" + _i32(1) + _string(topic) + _i32(1) + _i32(partition) + _i32(leader_epoch)
+    return _frame(LIST_OFFSETS, _LIST_OFFSETS_VERSION, correlation_id, client, body + _i64(timestamp))
+
+
+def read_found(answer: bytes) -> FoundOffset:
+    """Decode the answer to `list_offsets`."""
+    reader = Reader(answer)
+    reader.number(4)
+    reader.number(4)
+    reader.string()
+    reader.number(4)
+    reader.number(4)
+    return FoundOffset(reader.number(2), reader.number(8), reader.number(8))
 
 
 # -- metadata ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tests.simulation.journal import Journal
@@ -12,6 +13,7 @@ from tests.simulation.peers import SimPeers
 from tests.simulation.seams import SimClock, SimThreads
 
 from strandline_broker.log.identity import IdentityError
+from strandline_broker.log.names import LOG_START_CHECKPOINT, SEGMENT_SUFFIXES
 from strandline_broker.seams.sim_disk import PowerLoss, SimDisk
 from strandline_broker.server.broker import Broker
 from strandline_broker.server.config import load
@@ -19,10 +21,19 @@ from strandline_broker.server.config import load
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
+    from strandline_tiered.object_store import ObjectStore
+
 PORT = 9092
 PEER_PORT = 19092
 RESTART_S = 1.0
 _STOP_TIMEOUT_S = 30.0
+
+
+def _gives_up(operation: str, path: str) -> bool:
+    """Whether an operation of a disk belongs to giving up segments: the new log start, then the files."""
+    if operation == "remove":
+        return path.endswith(SEGMENT_SUFFIXES)
+    return operation == "rename" and LOG_START_CHECKPOINT in path
 
 
 class DiskSpeed:
@@ -106,6 +117,7 @@ class Node:
             boot_id=f"{self.host}-boot-{self.boot}",
             on_lost=self._lost,
             peers=SimPeers(cluster.network.of(self.host), self.host),
+            bucket=self._bucket(),
         )
         self.broker = broker
         try:
@@ -117,6 +129,10 @@ class Node:
             self.loop.call_later(RESTART_S, self.start, context=cluster.context)
             return
         self.journal.event(f"{process.name} is running")
+
+    def _bucket(self) -> ObjectStore | None:
+        bucket = self.cluster.bucket
+        return bucket.client(self.host, random.Random(self.rng.random())) if bucket is not None else None
 
     def _lost(self, reason: str) -> None:
         self.journal.event(f"{self.host} ends: {reason}")
@@ -153,6 +169,25 @@ class Node:
                 self.journal.event(f"{self.host} loses its power at {name} {path}")
                 self.power_off(torn=torn)
                 raise PowerLoss(name)
+
+        disk.on_operation = stop
+
+    def trap_local_deletion(self, skip: int, spring: Callable[[], None]) -> None:
+        """Have `spring`, which ends the broker, called at one of the next steps of giving up local segments."""
+        disk = self.disk
+        left = skip
+
+        def stop(count: int, name: str, path: str) -> None:
+            nonlocal left
+            if disk is not self.disk or not _gives_up(name, path):
+                return
+            if left:
+                left -= 1
+                return
+            disk.on_operation = None
+            self.journal.event(f"{self.host} falls into a trap at {name} {path}")
+            spring()
+            raise PowerLoss(name)
 
         disk.on_operation = stop
 

@@ -48,9 +48,9 @@ class Probes:
             self._cuts(partition, offset)
             cut(partition, offset)
 
-        def watched_start_over(partition: Partition, offset: int) -> None:
+        def watched_start_over(partition: Partition, offset: int, *args: Any) -> None:
             self.journal.count("logs started over")
-            start_over(partition, offset)
+            start_over(partition, offset, *args)
 
         watched = {"lead": watched_lead, "cut": watched_cut, "start_over": watched_start_over}
         for name, method in watched.items():

@@ -5,6 +5,7 @@
 --seed N --trace [--mutant NAME]         run one and print every event
 --shrink N [--mutant NAME]               leave out steps one by one while it still fails
 --mutants [--seeds A:B]                  search for each mutant the first seed that catches it
+--tiering                                count all seeds from TIERING_SEEDS on: schedules with a bucket
 --seeds A:B --coverage                   which lines of the product ran, per package (in this process)
 """
 
@@ -21,9 +22,10 @@ from pathlib import Path
 
 from tests.simulation.batch import Result, run_many, shrink
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.schedule import Schedule, draw
+from tests.simulation.schedule import Schedule
 from tests.simulation.simulation import Verdict, run_schedule
 from tests.simulation.summary import Summary, to_line
+from tests.simulation.tiering_schedule import TIERING_SEEDS, schedule_of
 
 EXAMPLES_SHOWN = 3
 
@@ -31,16 +33,21 @@ EXAMPLES_SHOWN = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     options = _parser().parse_args(arguments)
+    first = TIERING_SEEDS if options.tiering else 0
+    if options.seed is not None:
+        options.seed += first
+    if options.shrink is not None:
+        options.shrink += first
     if options.mutants:
-        return _search_mutants(_range(options.seeds), options.jobs)
+        return _search_mutants(_range(options.seeds, first), options.jobs)
     with MUTANTS[options.mutant].applied() if options.mutant else contextlib.nullcontext():
         if options.shrink is not None:
             return _shrink(options.shrink)
         if options.seed is not None:
             return _run_one(options.seed, trace=options.trace)
     if options.coverage:
-        return _cover(_range(options.seeds))
-    return _run_seeds(_range(options.seeds), options.mutant, options.jobs, options.record)
+        return _cover(_range(options.seeds, first))
+    return _run_seeds(_range(options.seeds, first), options.mutant, options.jobs, options.record)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,13 +60,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shrink", type=int, metavar="SEED", help="make a failing schedule small")
     parser.add_argument("--mutant", default="", choices=["", *MUTANTS], help="break the product like this")
     parser.add_argument("--mutants", action="store_true", help="search seeds that catch each mutant")
+    parser.add_argument("--tiering", action="store_true", help="seeds are those of schedules with a bucket")
     parser.add_argument("--coverage", action="store_true", help="print which lines of the product ran")
     return parser
 
 
-def _range(text: str) -> range:
+def _range(text: str, zero: int) -> range:
     first, colon, end = text.partition(":")
-    return range(int(first), int(end)) if colon else range(int(first), int(first) + 1)
+    start = zero + int(first)
+    return range(start, zero + int(end)) if colon else range(start, start + 1)
 
 
 # -- many ----------------------------------------------------------------------------------------------------------
@@ -92,7 +101,7 @@ def _print_failure(result: Result) -> None:
 
 
 def _run_one(seed: int, *, trace: bool) -> int:
-    schedule = draw(seed)
+    schedule = schedule_of(seed)
     _print_schedule(schedule)
     if trace:
         logging.basicConfig(
@@ -122,7 +131,7 @@ def _print_verdict(verdict: Verdict) -> None:
 
 
 def _shrink(seed: int) -> int:
-    schedule, verdict = shrink(draw(seed), lambda text: print(f"still fails {text}", flush=True))
+    schedule, verdict = shrink(schedule_of(seed), lambda text: print(f"still fails {text}", flush=True))
     _print_schedule(schedule)
     _print_verdict(verdict)
     return 1

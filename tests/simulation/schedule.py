@@ -60,6 +60,8 @@ class Schedule:
     duration_s: float = DURATION_S
     operations: int = 0
     """So many client operations at least; see OPERATIONS_LEAST."""
+    tiering: bool = False
+    """Whether there is a bucket (`tiering_schedule.py`)."""
 
 
 def topics(minimum_a: str = "2", minimum_b: str = "2", segment_bytes: int = 20_000) -> tuple[TopicPlan, ...]:
@@ -261,14 +263,14 @@ def draw(seed: int) -> Schedule:
     replicated = rng.random() < 0.15
     steps: list[Step] = []
     for table, count in ((FAULTS, rng.randint(FAULTS_LEAST, 11)), (OPERATIONS, rng.randint(0, 4))):
-        steps += [_step(rng, table) for _ in range(count)]
+        steps += [draw_step(rng, table) for _ in range(count)]
     steps.sort(key=_at)
     minimum_b = rng.choice(("1", "2", "2"))
     plans = topics(minimum_b=minimum_b, segment_bytes=rng.choice((5_000, 50_000)))
-    steps = _allowed(steps, minimum_b, replicated=replicated)
+    steps = allowed(steps, minimum_b, replicated=replicated)
     while sum(step.kind in FAULTS for step in steps) < FAULTS_LEAST:
         # Others for those that were left out.
-        steps = _allowed(sorted([*steps, _step(rng, FAULTS)], key=_at), minimum_b, replicated=replicated)
+        steps = allowed(sorted([*steps, draw_step(rng, FAULTS)], key=_at), minimum_b, replicated=replicated)
     return Schedule(
         seed,
         plans,
@@ -279,7 +281,8 @@ def draw(seed: int) -> Schedule:
     )
 
 
-def _step(rng: random.Random, table: dict[str, tuple[int, Draw]]) -> Step:
+def draw_step(rng: random.Random, table: dict[str, tuple[int, Draw]]) -> Step:
+    """Return one of the steps of a table, by their weights."""
     kind = rng.choices(list(table), [weight for weight, _ in table.values()])[0]
     at = round(rng.uniform(FIRST_FAULT_S, LAST_FAULT_S), 3)
     return Step(at, kind, table[kind][1](rng))
@@ -289,7 +292,7 @@ def _at(step: Step) -> float:
     return step.at
 
 
-def _allowed(steps: list[Step], minimum_b: str, *, replicated: bool) -> list[Step]:
+def allowed(steps: list[Step], minimum_b: str, *, replicated: bool) -> list[Step]:
     """Leave out what may lose acknowledged records by right: those losses are no bugs.
 
     A wiped volume may hold the only copy of what one replica acknowledged alone, and so may a machine without power
@@ -301,8 +304,7 @@ def _allowed(steps: list[Step], minimum_b: str, *, replicated: bool) -> list[Ste
         loses = step.kind == "wipe" or (
             replicated
             and (
-                step.kind in ("power-off", "power-cut", "failing-sync")
-                or (step.kind == "blackout" and step.details["how"] == "power")
+                step.kind in ("power-off", "power-cut", "failing-sync") or step.details.get("how") == "power"
             )
         )
         if loses:

@@ -7,6 +7,7 @@ healthy and finish within bounded virtual time -> what was seen is checked again
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import traceback
@@ -16,9 +17,10 @@ from dataclasses import dataclass
 
 from tests.crash.history import Key, Read
 from tests.simulation.admin import Admin
-from tests.simulation.checkers import check_history, check_offsets
+from tests.simulation.checkers import check_history, check_lookups, check_offsets
 from tests.simulation.client import SimClient
 from tests.simulation.cluster import Cluster
+from tests.simulation.cold_reader import ColdReader
 from tests.simulation.consumer import Consumer
 from tests.simulation.faults import Faults
 from tests.simulation.group import GroupMember
@@ -36,6 +38,7 @@ from tests.simulation.loop import (
 from tests.simulation.probes import Probes, read_batches
 from tests.simulation.producer import CarelessProducer, IdempotentProducer, Lane
 from tests.simulation.schedule import Schedule
+from tests.simulation.tiers import Tiers
 
 from strandline_broker.cluster.internal_topics import CONSUMER_OFFSETS
 from strandline_broker.replica.partition import Partition
@@ -134,6 +137,8 @@ class Simulation:
         self.producers: list[IdempotentProducer] = []
         self.consumers: list[Consumer] = []
         self.members: list[GroupMember] = []
+        self.tiers: Tiers | None = None
+        self.cold: ColdReader | None = None
 
     async def run(self, loop: VirtualLoop) -> None:
         """Run everything; findings go to the journal."""
@@ -141,7 +146,11 @@ class Simulation:
         self.cluster = Cluster(loop, self.journal, self.rng, brokers=3)
         self.cluster.broker_settings |= {"flush": schedule.flush, **schedule.settings}
         self.probes = Probes(self.cluster)
-        with self.probes.installed():
+        with contextlib.ExitStack() as installed:
+            installed.enter_context(self.probes.installed())
+            if schedule.tiering:
+                self.tiers = Tiers(self.cluster, random.Random(f"bucket {schedule.seed}"))
+                installed.enter_context(self.tiers.probes.installed())
             await self._start()
             faults = Faults(
                 self.cluster, Admin(self._client("admin")), self.probes, [c.name for c in self.clients]
@@ -163,6 +172,7 @@ class Simulation:
                 client.process.kill()
         check_history(self.journal)
         check_offsets(self.journal)
+        check_lookups(self.journal)
 
     # -- the beginning -------------------------------------------------------------------------------------------------
 
@@ -192,6 +202,10 @@ class Simulation:
             consumer = Consumer(client, partitions, seek_chance=0.03)
             self.consumers.append(consumer)
             client.process.spawn(consumer.run())
+        if self.tiers is not None:
+            client = self._client("cold")
+            self.cold = self.tiers.cold_reader(client, partitions)
+            client.process.spawn(self.cold.run())
         first = schedule.topics[0]
         grouped = [(first.name, index) for index in range(first.partitions)]
         for number in range(schedule.members):
@@ -277,6 +291,8 @@ class Simulation:
                     missing.append(
                         f"{consumer.client.name} is at {position.offset} of {leader.high_watermark} in {partition}"
                     )
+            if self.tiers is not None and self.cold is not None:
+                missing += self.tiers.missing(leader, self.cold)
             if partition[0] == self.schedule.topics[0].name and self.members:
                 acked = [c.offset for c in self.journal.commits[partition] if c.ended is not None]
                 if leader.high_watermark and max(acked, default=0) < leader.high_watermark:
@@ -301,6 +317,8 @@ class Simulation:
         if leader is None:
             return False
         value = value_of(key)
+        if self.tiers is not None and self.tiers.holds(partition, value):
+            return True
         batches = read_batches(leader, leader.log.end_offset).values()
         return any(record.value == value for batch in batches for record in iter_records(batch))
 
@@ -322,6 +340,9 @@ class Simulation:
         for partition, number in self.journal.partitions.items():
             leader = self._leader(partition)
             if leader is None:
+                continue
+            if self.tiers is not None and leader.tier is not None:
+                final += self.tiers.everything(leader)
                 continue
             for batch in read_batches(leader, leader.high_watermark).values():
                 for record in iter_records(batch):

@@ -13,13 +13,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tests.simulation.batch import Result
-from tests.simulation.schedule import FAULTS
+from tests.simulation.tiering_schedule import ALL_FAULTS
 
 _SHOWN = (
     "records sent", "records acked", "records in the logs", "commits", "group joins", "elections",
     "truncations", "logs started over", "comparisons", "failed starts", "retries not recognised",
     "stale offsets",
 )  # fmt: skip
+_TIERING = {
+    "segments uploaded": "bucket put segment", "manifests": "bucket put manifest", "claims": "bucket put claim",
+    "lists": "bucket list", "reads": "bucket get", "deletions": "bucket delete", "objects deleted": "objects deleted",
+    "late puts": "late puts", "late deletions": "late deletes", "local deletions": "local deletions",
+    "replicas begun in the middle": "replicas begun in the middle", "log starts raised": "log starts raised",
+    "DeleteRecords answered": "DeleteRecords answered", "offset lookups": "offset lookups",
+    "jumps back": "jumps back", "traps sprung": "traps sprung",
+}  # fmt: skip
 
 
 class Summary:
@@ -57,11 +65,14 @@ class Summary:
         yield f"client operations: {_spread(self._operations)}"
         yield f"faults: {_spread(self._faults)}"
         yield ", ".join(f"{name} {self.counts[name]:,}" for name in _SHOWN)
+        if self.counts["bucket list"]:
+            shown = (f"{name} {self.counts[count]:,}" for name, count in _TIERING.items())
+            yield "tiering: " + ", ".join(shown)
         for title, wanted in (("faults", True), ("administration", False)):
             kinds = [
                 (name.removeprefix("fault "), count)
                 for name, count in sorted(self.counts.items())
-                if name.startswith("fault ") and (name.removeprefix("fault ") in FAULTS) is wanted
+                if name.startswith("fault ") and (name.removeprefix("fault ") in ALL_FAULTS) is wanted
             ]
             if kinds:
                 yield f"{title}: " + ", ".join(f"{name} {count:,}" for name, count in kinds)
