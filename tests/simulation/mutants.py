@@ -6,12 +6,11 @@ A mutant replaces one function for as long as a schedule runs. `steps` are the f
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from tests.simulation.schedule import Schedule, Step, topics
+from tests.simulation.mutant import Mutant, Patch, step
+from tests.simulation.schedule import Step
+from tests.simulation.tiering_mutants import TIERING_MUTANTS
 
 from strandline_broker.cluster.transitions import election
 from strandline_broker.cluster.transitions.rules import RULES
@@ -23,47 +22,6 @@ from strandline_broker.replica.fetcher import LeaderFetcher
 from strandline_broker.replica.leadership import Leadership
 from strandline_broker.replica.manager import ReplicaManager
 from strandline_broker.replica.partition import Partition
-
-Patch = tuple[Any, str, Any]
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """What is broken, how, and the faults that show it."""
-
-    text: str
-    patches: Callable[[], list[Patch]]
-    steps: tuple[Step, ...]
-
-    @property
-    def schedule(self) -> Schedule:
-        """A short schedule with these faults alone."""
-        return Schedule(0, topics(minimum_b="1"), self.steps, duration_s=self.steps[-1].at + 8)
-
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """Break the product for a while."""
-        patches = self.patches()
-        before = [(owner, name, _get(owner, name)) for owner, name, _ in patches]
-        for owner, name, value in patches:
-            _set(owner, name, value)
-        try:
-            yield
-        finally:
-            for owner, name, value in before:
-                _set(owner, name, value)
-
-
-def _get(owner: Any, name: str) -> Any:
-    # As it is stored: a static method has to go back as one.
-    return owner.__dict__[name] if name in getattr(owner, "__dict__", {}) else getattr(owner, name)
-
-
-def _set(owner: Any, name: str, value: Any) -> None:
-    if owner is RULES:
-        object.__setattr__(owner, name, value)  # frozen
-    else:
-        setattr(owner, name, value)
 
 
 def _sync_nothing() -> list[Patch]:
@@ -202,24 +160,20 @@ def _all_means_one() -> list[Patch]:
     return [(Partition, "commit", mutated)]
 
 
-def _at(at: float, kind: str, **details: Any) -> Step:
-    return Step(at, kind, details)
-
-
 def _slow(at: float, *nodes: int, stall: float = 2.0, lasts: float = 5.0) -> tuple[Step, ...]:
-    return tuple(_at(at, "slow-disk", node=node, stall=stall, lasts=lasts) for node in nodes)
+    return tuple(step(at, "slow-disk", node=node, stall=stall, lasts=lasts) for node in nodes)
 
 
 def _power_cut(at: float, *down: float) -> Step:
-    return _at(at, "power-cut", down=list(down), torn=False, stall=0.0)
+    return step(at, "power-cut", down=list(down), torn=False, stall=0.0)
 
 
 def _kill(at: float, node: int, down: float) -> Step:
-    return _at(at, "kill", node=node, down=down)
+    return step(at, "kill", node=node, down=down)
 
 
 def _isolate(at: float, node: int, store: str, lasts: float) -> Step:
-    return _at(at, "isolate", node=node, store=store, lasts=lasts)
+    return step(at, "isolate", node=node, store=store, lasts=lasts)
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -241,9 +195,9 @@ MUTANTS: dict[str, Mutant] = {
         _attempts_do_not_count,
         (
             _isolate(5, 2, "no", 4.0),
-            _at(8.0, "store", what="lost_answer", chance=1.0, lasts=8.0),
-            _at(8.0, "watch-lag", host="broker-0", lag=9.0, lasts=9.0),
-            _at(8.0, "watch-lag", host="broker-1", lag=9.0, lasts=9.0),
+            step(8.0, "store", what="lost_answer", chance=1.0, lasts=8.0),
+            step(8.0, "watch-lag", host="broker-0", lag=9.0, lasts=9.0),
+            step(8.0, "watch-lag", host="broker-1", lag=9.0, lasts=9.0),
             _isolate(9.6, 2, "no", 4.0),
             _kill(12, 0, 9.0),
             _kill(12, 1, 9.0),
@@ -258,7 +212,7 @@ MUTANTS: dict[str, Mutant] = {
         "members that did not fetch in this epoch do not hold the high watermark back",
         _silent_followers_count,
         (
-            _at(5.9, "cut-brokers", hosts=["broker-1", "broker-2"], both=True, reset=True, lasts=1.9),
+            step(5.9, "cut-brokers", hosts=["broker-1", "broker-2"], both=True, reset=True, lasts=1.9),
             _kill(6, 0, 8.0),
             _kill(7.8, 1, 8.0),
         ),
@@ -269,7 +223,7 @@ MUTANTS: dict[str, Mutant] = {
     "crashed-leader-resumes": Mutant(
         "a leader that crashed goes on in its old epoch",
         _crashed_leader_resumes,
-        (_at(6, "blackout", nodes=[0], how="kill", lasts=3.0),),
+        (step(6, "blackout", nodes=[0], how="kill", lasts=3.0),),
     ),
     "elect-anybody": Mutant(
         "anybody alive is elected, in sync or not",
@@ -284,7 +238,7 @@ MUTANTS: dict[str, Mutant] = {
         _no_sequences,
         (
             *_slow(6, 0, 1, 2, stall=1.0, lasts=4.0),
-            *(_at(7 + number / 2, "reset", node=number % 3, clients=True) for number in range(6)),
+            *(step(7 + number / 2, "reset", node=number % 3, clients=True) for number in range(6)),
         ),
     ),
     "hasty-coordinator": Mutant(
@@ -299,9 +253,10 @@ MUTANTS: dict[str, Mutant] = {
     "no-generations": Mutant(
         "a broker with another log generation may lead",
         _generations_do_not_matter,
-        (_at(6, "controller", how="pause", lasts=3.0), _at(6.5, "wipe", node=0, down=0.3)),
+        (step(6, "controller", how="pause", lasts=3.0), step(6.5, "wipe", node=0, down=0.3)),
     ),
     "all-means-one": Mutant(
         "acks=all is answered as acks=1", _all_means_one, (_isolate(6, 0, "no", 1.5), _kill(7.4, 0, 8.0))
     ),
+    **TIERING_MUTANTS,
 }

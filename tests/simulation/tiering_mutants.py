@@ -1,0 +1,155 @@
+"""Rules of tiering, broken one at a time; see `mutants.py`, which the tables of both are joined in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tests.simulation.mutant import Mutant, Patch, step
+from tests.simulation.schedule import Schedule, Step
+from tests.simulation.tiering_schedule import tiered_topics, tiering_settings
+
+from strandline_broker.replica import archiver
+from strandline_broker.replica.archiver import Archiver
+from strandline_broker.replica.tier import PartitionTier
+from strandline_tiered import protocol
+from strandline_tiered.leadership import Phase
+from strandline_tiered.protocol_messages import ListManifests
+from strandline_tiered.protocol_rules import RULES
+
+
+class TieringMutant(Mutant):
+    """A mutant that needs a bucket to be seen."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """A short schedule with these faults alone."""
+        return Schedule(
+            0,
+            tiered_topics(),
+            self.steps,
+            settings=tiering_settings(max_unuploaded_age_ms=2_000, scrub_interval_ms=4_000),
+            duration_s=self.steps[-1].at + 12,
+            tiering=True,
+        )
+
+
+def _release_through(end_of: Any) -> list[Patch]:
+    """Let local deletion go as far as `end_of` says of the protocol's state."""
+    hear = Archiver.hear
+
+    def mutated(self: Archiver, event: Any) -> None:
+        hear(self, event)
+        end = end_of(self.state)
+        if end > self._tier.tiered_through:
+            self._tier._bounds.raise_tiered_through(end)
+            self._tier._moved()
+
+    return [(Archiver, "hear", mutated)]
+
+
+def _deletes_before_publishing() -> list[Patch]:
+    return _release_through(lambda state: state.draft.end_offset if state.draft is not None else 0)
+
+
+def _counts_unfinished_uploads() -> list[Patch]:
+    return _release_through(lambda state: max((one.end_offset for one in state.uploads), default=0))
+
+
+def _one_manifest_key() -> list[Patch]:
+    return [(RULES, "next_sequence", lambda sequence, stored: 1)]
+
+
+def _reuses_a_sequence() -> list[Patch]:
+    return [(RULES, "next_sequence", lambda sequence, stored: stored + 1)]
+
+
+def _followers_trust_manifests() -> list[Patch]:
+    # What a leader tells them is the end of its manifest, and not what it may release.
+    def through(self: PartitionTier) -> int:
+        return max(self._bounds.tiered_through, self.remote.end_offset if self.remote is not None else 0)
+
+    return [(PartitionTier, "tiered_through", property(through))]
+
+
+def _does_not_look() -> list[Patch]:
+    return [(RULES, "shows_successor", lambda names, leader_epoch: False)]
+
+
+def _does_not_claim() -> list[Patch]:
+    begin = protocol.begin
+
+    def mutated(*args: Any, **named: Any) -> Any:
+        state, _ = begin(*args, **named)
+        return replace(state, phase=Phase.LISTING), (ListManifests(),)
+
+    return [(archiver, "begin", mutated)]
+
+
+def _scrubs_by_age() -> list[Patch]:
+    return [(RULES, "is_collectable", lambda name_epoch, leader_epoch: True)]
+
+
+def _bucket(when: float, lasts: float, requests: str, *nodes: int, **rates: float) -> Step:
+    hosts = [f"broker-{node}" for node in nodes]
+    return step(when, "bucket", hosts=hosts, rates=rates, requests=requests, lasts=lasts)
+
+
+def _isolate(when: float, node: int, lasts: float) -> Step:
+    return step(when, "isolate", node=node, store="only", lasts=lasts)
+
+
+def _deposed_unawares(leader: int, *, successor_writes: bool) -> tuple[Step, ...]:
+    """Have a leader publish a manifest after its successor has read those that there are.
+
+    It and one follower are cut off from the store, its manifests fail for so long. The successor cannot upload meanwhile.
+    """
+    follower, successor = (leader + 1) % 3, (leader + 2) % 3
+    return (
+        _bucket(7.9, 5.0, "put manifest", leader, UNAVAILABLE=1.0),
+        _bucket(7.9, 16.0, "put segment" if successor_writes else "put", successor, UNAVAILABLE=1.0),
+        _isolate(8.0, leader, 16.0),
+        _isolate(8.0, follower, 16.0),
+    )
+
+
+TIERING_MUTANTS: dict[str, Mutant] = {
+    "deletes-before-publishing": TieringMutant(
+        "local segments go before the manifest that holds them is there",
+        _deletes_before_publishing,
+        (_bucket(7, 6.0, "put manifest", 0, 1, 2, UNAVAILABLE=1.0),),
+    ),
+    "one-manifest-key": TieringMutant(
+        "all manifests of an epoch have one key", _one_manifest_key, (step(8, "elect-preferred"),)
+    ),
+    "reuses-a-sequence": TieringMutant(
+        "after an unknown outcome the next manifest has the same sequence",
+        _reuses_a_sequence,
+        (_bucket(6, 14.0, "put manifest", 0, 1, 2, LATE=1.0),),
+    ),
+    "counts-unfinished-uploads": TieringMutant(
+        "an upload that is under way counts as tiered",
+        _counts_unfinished_uploads,
+        (_bucket(7, 6.0, "put segment", 0, 1, 2, UNAVAILABLE=1.0),),
+    ),
+    "followers-trust-manifests": TieringMutant(
+        "followers delete what a manifest holds that nobody looked behind",
+        _followers_trust_manifests,
+        _deposed_unawares(0, successor_writes=True),
+    ),
+    "does-not-look": TieringMutant(
+        "a leader deletes without having looked for successors",
+        _does_not_look,
+        _deposed_unawares(0, successor_writes=True),
+    ),
+    "does-not-claim": TieringMutant(
+        "a leader reads the manifests without a claim",
+        _does_not_claim,
+        _deposed_unawares(0, successor_writes=False),
+    ),
+    "scrubs-by-age": TieringMutant(
+        "a scrub collects what is not published yet",
+        _scrubs_by_age,
+        (_bucket(8, 20.0, "", 0, 1, 2, SLOW=0.5),),
+    ),
+}
