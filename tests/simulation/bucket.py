@@ -21,7 +21,7 @@ from tests.simulation.loop import VirtualLoop, current_process
 
 from strandline_tiered.content import as_source, pieces
 from strandline_tiered.faulty_store import FaultyStore, Kind, RandomFaults
-from strandline_tiered.keys import ClaimName, ManifestName, ParsedKey, SegmentName, parse_key
+from strandline_tiered.keys import ClaimName, ManifestName, PageName, ParsedKey, SegmentName, parse_key
 from strandline_tiered.object_store import (
     AlreadyThere,
     Content,
@@ -49,9 +49,9 @@ MAX_LATE_S = 8.0
 """So much later, at most, lands what its sender does not wait for."""
 RETRIES = RetryPolicy(deadline_s=8.0, attempt_timeout_s=2.0, longest_wait_s=2.0)
 """What `open_store` does, at the pace of a schedule."""
-_KINDS = {SegmentName: "segment", ManifestName: "manifest", ClaimName: "claim"}
+_KINDS = {SegmentName: "segment", ManifestName: "manifest", ClaimName: "claim", PageName: "page"}
 
-REQUESTS = ("put segment", "put manifest", "put claim", "list", "get", "delete")
+REQUESTS = ("put segment", "put manifest", "put claim", "put page", "list", "get", "delete")
 """The kinds of requests for which there are traps."""
 
 

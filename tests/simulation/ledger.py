@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from strandline_broker.wire.batch import iter_batches, iter_records
 from strandline_tiered.content import PartsSource
 from strandline_tiered.envelope import FormatError
-from strandline_tiered.keys import ManifestName, ParsedKey, SegmentName
+from strandline_tiered.keys import ManifestName, Name, ParsedKey, SegmentName
 from strandline_tiered.manifest import Entry, Manifest, PageRef
 from strandline_tiered.manifest_format import decode_manifest, load_page
 from strandline_tiered.segment_object import verify
@@ -54,6 +54,8 @@ class Ledger:
         self.on_truth: Callable[[TopicPartition], None] = lambda partition: None
         """Told of a partition that has a new highest manifest."""
         self._manifests: dict[TopicPartition, dict[ManifestName, Manifest]] = defaultdict(dict)
+        # What the highest manifest of each partition names, itself or in its pages.
+        self._named: dict[TopicPartition, set[Name]] = {}
         self._keys: dict[TopicPartition, ParsedKey] = {}
         self._batches: dict[TopicPartition, dict[int, BatchSize]] = defaultdict(dict)
 
@@ -101,7 +103,7 @@ class Ledger:
             if truth is not None and parsed.name == truth.name:
                 self._violation("truth deleted", f"{partition} {parsed.name}")
             self._manifests[partition].pop(parsed.name, None)
-        elif truth is not None and any(part.name == parsed.name for part in truth.parts):
+        elif truth is not None and parsed.name in self._named[partition]:
             self._violation(
                 "dangling manifest", f"{partition}: {parsed.name} is deleted, {truth.name} names it"
             )
@@ -129,6 +131,7 @@ class Ledger:
                     found += load_page(part, page)
             else:
                 found.append(part)
+        self._named[partition] = {part.name for part in (*truth.parts, *found)}
         for entry in found:
             data = self.bucket.objects.get(entry.key(keys))
             if data is None or len(data) != entry.object_bytes:

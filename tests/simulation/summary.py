@@ -22,6 +22,7 @@ _SHOWN = (
 )  # fmt: skip
 _TIERING = {
     "segments uploaded": "bucket put segment", "manifests": "bucket put manifest", "claims": "bucket put claim",
+    "pages": "bucket put page",
     "lists": "bucket list", "reads": "bucket get", "deletions": "bucket delete", "objects deleted": "objects deleted",
     "late puts": "late puts", "late deletions": "late deletes", "local deletions": "local deletions",
     "replicas begun in the middle": "replicas begun in the middle", "log starts raised": "log starts raised",

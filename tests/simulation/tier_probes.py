@@ -1,12 +1,14 @@
 """Looks inside the brokers of a schedule that tiers: what replicas give up locally, and where logs begin.
 
-Installed around one run, as `Probes` is; nothing of the product's behaviour changes. What is seen goes to the `Ledger`.
+Installed around one run, as `Probes` is. What is seen goes to the `Ledger`. One thing is changed: manifests spill their old
+entries into pages after a few of them, not after a thousand.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.loop import current_process
@@ -14,8 +16,10 @@ from tests.simulation.probes import read_batches
 
 from strandline_broker.log import retention
 from strandline_broker.log.names import parse_log_directory
+from strandline_broker.replica import archiver
 from strandline_broker.replica.partition import Partition
 from strandline_broker.replica.tier import PartitionTier
+from strandline_tiered.leadership import Context
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
     from tests.simulation.node import Node
 
     from strandline_broker.log.log import Log
+
+
+TAIL_ENTRIES = 6
+PAGE_ENTRIES = 4
 
 
 class TierProbes:
@@ -63,7 +71,9 @@ class TierProbes:
             if partition.leadership is not before:
                 self.check(_name(partition))
 
+        few_entries = partial(Context, tail_entries=TAIL_ENTRIES, page_entries=PAGE_ENTRIES)
         wrapped: list[tuple[Any, str, Any, Any]] = [
+            (archiver, "Context", Context, few_entries),
             (retention, "_remove_first", remove_first, watched_remove_first),
             (PartitionTier, "ask_log_start", ask, watched_ask),
             (Partition, "raise_log_start", raise_start, watched_raise_start),
