@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.simulation.mutant import Mutant, Patch, step
@@ -12,21 +12,26 @@ from tests.simulation.tiering_schedule import tiered_topics, tiering_settings
 from strandline_broker.replica import archiver
 from strandline_broker.replica.archiver import Archiver
 from strandline_broker.replica.tier import PartitionTier
+from strandline_broker.server import tiering
+from strandline_broker.server.tiering import Tiering
 from strandline_tiered import protocol
 from strandline_tiered.leadership import Phase
 from strandline_tiered.protocol_messages import ListManifests
 from strandline_tiered.protocol_rules import RULES
 
 
+@dataclass(frozen=True)
 class TieringMutant(Mutant):
-    """A mutant that needs a bucket to be seen."""
+    """A mutant that needs a bucket to be seen; `total` is the retention of topic `b` in both tiers."""
+
+    total: dict[str, str] = field(default_factory=dict)
 
     @property
     def schedule(self) -> Schedule:
         """A short schedule with these faults alone."""
         return Schedule(
             0,
-            tiered_topics(),
+            tiered_topics(total=self.total),
             self.steps,
             settings=tiering_settings(max_unuploaded_age_ms=2_000, scrub_interval_ms=4_000),
             duration_s=self.steps[-1].at + 12,
@@ -54,6 +59,25 @@ def _deletes_before_publishing() -> list[Patch]:
 
 def _counts_unfinished_uploads() -> list[Patch]:
     return _release_through(lambda state: max((one.end_offset for one in state.uploads), default=0))
+
+
+def _retention_counts_uploads() -> list[Patch]:
+    apply_retention = Tiering._apply_retention
+    count = tiering.unprotected_bytes
+
+    def mutated(self: Tiering, one: Archiver) -> None:
+        # As Kafka did (KAFKA-17062): an upload that is under way is counted, and so is the segment that is uploaded.
+        log = one.partition.log
+        under_way = sum(
+            log.segments[log.segment_of(upload.start_offset)].size for upload in one.state.uploads
+        )
+        tiering.unprotected_bytes = lambda log, end: count(log, end) + under_way
+        try:
+            apply_retention(self, one)
+        finally:
+            tiering.unprotected_bytes = count
+
+    return [(Tiering, "_apply_retention", mutated)]
 
 
 def _one_manifest_key() -> list[Patch]:
@@ -131,6 +155,12 @@ TIERING_MUTANTS: dict[str, Mutant] = {
         "an upload that is under way counts as tiered",
         _counts_unfinished_uploads,
         (_bucket(7, 6.0, "put segment", 0, 1, 2, UNAVAILABLE=1.0),),
+    ),
+    "retention-counts-uploads": TieringMutant(
+        "an upload that is under way counts for retention, beside the segment that is uploaded",
+        _retention_counts_uploads,
+        (_bucket(9, 6.0, "put segment", 0, 1, 2, UNAVAILABLE=1.0),),
+        total={"retention.bytes": "3000"},
     ),
     "followers-trust-manifests": TieringMutant(
         "followers delete what a manifest holds that nobody looked behind",
