@@ -215,6 +215,16 @@ class _Way:
         for info in await self._ask("list", prefix, lambda: self._bucket.list_objects(prefix, after)):
             yield info
 
+    async def copy(self, source: ObjectInfo, key: str) -> None:
+        """See `ObjectStore.copy`."""
+        check_key(key)
+        await self._ask(
+            "copy",
+            key,
+            lambda: self._bucket.put(key, self._bucket.find(source.key), if_absent=False),
+            writes=True,
+        )
+
     async def delete(self, keys: Sequence[str]) -> None:
         """See `ObjectStore.delete`."""
         doomed = list(keys)

@@ -71,7 +71,7 @@ def _retention_counts_uploads() -> list[Patch]:
         under_way = sum(
             log.segments[log.segment_of(upload.start_offset)].size for upload in one.state.uploads
         )
-        tiering.unprotected_bytes = lambda log, end: count(log, end) + under_way
+        tiering.unprotected_bytes = lambda log, end_offset: count(log, end_offset) + under_way
         try:
             apply_retention(self, one)
         finally:
