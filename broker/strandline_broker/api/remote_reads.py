@@ -20,7 +20,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 from strandline_broker.errors import ErrorCode, KafkaError
-from strandline_broker.replica.remote import NotRemote, RemoteCorrupt, RemoteError
+from strandline_broker.replica.remote import NotRemote, RemoteCorrupt, RemoteError, RemoteGone
 
 if TYPE_CHECKING:
     from strandline_broker.replica.partition import Partition
@@ -138,6 +138,10 @@ class RemoteReads:
             if partition.tier is not None and partition.tier.holds(offset):
                 logger.error("%r: offset %d is neither here nor in the bucket: %s", partition, offset, error)
                 read.error = KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error))
+        except RemoteGone as error:
+            # What clients retry, with the successor if there is one.
+            logger.error("%r: %s", partition, error)
+            read.error = KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error))
         except RemoteCorrupt as error:
             logger.error("%r: %s", partition, error)
             read.error = KafkaError(ErrorCode.CORRUPT_MESSAGE, str(error))

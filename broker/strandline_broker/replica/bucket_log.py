@@ -10,7 +10,7 @@ Errors of the store become RemoteUnavailable; what cannot be decoded, or has a w
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from strandline_broker.log.producer_snapshot import CorruptSnapshot
 from strandline_broker.log.producer_snapshot import decode as decode_snapshot
@@ -19,6 +19,7 @@ from strandline_broker.replica.remote import (
     NotRemote,
     OffsetAt,
     RemoteCorrupt,
+    RemoteGone,
     RemoteUnavailable,
     TailState,
 )
@@ -33,7 +34,7 @@ from strandline_tiered.remote_reader import ReaderConfig, RemoteReader, SegmentR
 from strandline_tiered.segment_object import FOOTER_BYTES, parse_footer, parse_tail
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from strandline_broker.wire.batch import BatchHeader
     from strandline_tiered.disk_cache import DiskCache
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from strandline_tiered.keys import PartitionKeys
     from strandline_tiered.manifest import Manifest
     from strandline_tiered.object_store import ObjectStore
+
+T = TypeVar("T")
 
 MIN_MEMORY_BYTES = 24 << 20
 """The least that a reader makes do with."""
@@ -149,9 +152,22 @@ class BucketLog:
 
     async def read(self, offset: int, max_bytes: int) -> bytes | memoryview:
         """See `RemoteLog.read`."""
-        with self._errors(offset):
-            entry = await self._entry(offset)
-            return await self._read(entry, offset, max_bytes)
+
+        async def read() -> memoryview:
+            with self._errors(offset):
+                return await self._read(await self._entry(offset), offset, max_bytes)
+
+        return await self._by_the_newest(read)
+
+    async def _by_the_newest(self, look: Callable[[], Awaitable[T]]) -> T:
+        """Look by one manifest, and by the next if what the former names is gone by then: a page, or deleted records."""
+        while True:
+            manifest = self.manifest
+            try:
+                return await look()
+            except (NotRemote, RemoteGone):
+                if self.manifest is manifest:
+                    raise
 
     async def _read(self, entry: Entry, offset: int, max_bytes: int) -> memoryview:
         segment, reader = self._ref(entry), self._reader.segments
@@ -191,7 +207,7 @@ class BucketLog:
                 raise NotRemote(
                     f"offset {offset} is below the log start {self.manifest.log_start}"
                 ) from error
-            raise RemoteCorrupt(f"{error} is gone from the bucket") from error
+            raise RemoteGone(f"{error} is gone from the bucket") from error
         except FormatError as error:
             raise RemoteCorrupt(str(error)) from error
         except ObjectStoreError as error:
@@ -201,6 +217,9 @@ class BucketLog:
 
     async def offset_for_timestamp(self, timestamp: int, end: int) -> OffsetAt | None:
         """See `RemoteLog.offset_for_timestamp`."""
+        return await self._by_the_newest(lambda: self._offset_for_timestamp(timestamp, end))
+
+    async def _offset_for_timestamp(self, timestamp: int, end: int) -> OffsetAt | None:
         floor = self.manifest.log_start
         while True:
             part = self.manifest.find_timestamp(timestamp, floor)
@@ -215,6 +234,9 @@ class BucketLog:
 
     async def max_timestamp(self, end: int) -> OffsetAt | None:
         """See `RemoteLog.max_timestamp`."""
+        return await self._by_the_newest(lambda: self._max_timestamp(end))
+
+    async def _max_timestamp(self, end: int) -> OffsetAt | None:
         floor = self.manifest.log_start
         best: OffsetAt | None = None
         parts = [part for part in self.manifest.parts if part.end_offset > floor and part.start_offset < end]

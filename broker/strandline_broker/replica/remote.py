@@ -25,6 +25,13 @@ class RemoteCorrupt(RemoteError):  # noqa: N818 - names what was found
     """What the bucket holds is not what was put there. Trying again hardly helps."""
 
 
+class RemoteGone(RemoteCorrupt):
+    """The bucket lacks an object that the manifest names: it is lost, or a later leader had no need of it.
+
+    Only a leader that does not know that it was replaced sees the latter; its successor can be asked.
+    """
+
+
 class NotRemote(RemoteError):  # noqa: N818 - names what was found
     """The manifest holds no such offset: it is below the log start by now, or was never uploaded."""
 

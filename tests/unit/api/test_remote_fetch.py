@@ -20,7 +20,13 @@ from strandline_broker.log.config import LogConfig
 from strandline_broker.log.log import Log
 from strandline_broker.net.handler import Pending
 from strandline_broker.replica.partition import FlushMode, Partition
-from strandline_broker.replica.remote import NotRemote, RemoteCorrupt, RemoteError, RemoteUnavailable
+from strandline_broker.replica.remote import (
+    NotRemote,
+    RemoteCorrupt,
+    RemoteError,
+    RemoteGone,
+    RemoteUnavailable,
+)
 from strandline_broker.seams.clock import ManualClock
 from strandline_broker.seams.disk import FileSlice
 from strandline_broker.seams.sim_disk import SimDisk
@@ -293,6 +299,7 @@ def test_while_the_bucket_is_away_rows_stay_empty_and_later_say_why() -> None:
     ("error", "log_start", "code"),
     [
         (RemoteCorrupt("broken"), 0, ErrorCode.CORRUPT_MESSAGE),
+        (RemoteGone("named by the manifest"), 0, ErrorCode.KAFKA_STORAGE_ERROR),
         (NotRemote("gone"), 2, ErrorCode.OFFSET_OUT_OF_RANGE),
         (NotRemote("a hole"), 0, ErrorCode.KAFKA_STORAGE_ERROR),
     ],

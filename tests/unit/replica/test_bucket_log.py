@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ from tests.unit.replica.tiered_support import (
 )
 
 from strandline_broker.replica.bucket_log import BucketLog, BucketReader
-from strandline_broker.replica.remote import NotRemote, RemoteCorrupt, RemoteUnavailable
+from strandline_broker.replica.remote import NotRemote, RemoteCorrupt, RemoteGone, RemoteUnavailable
 from strandline_broker.wire.batch import iter_batches, iter_records
 from strandline_tiered.faulty_store import Fault, FaultyStore, Kind, ScriptedFaults
 from strandline_tiered.manifest import Entry
@@ -135,6 +135,53 @@ def test_pages_of_old_entries_are_looked_into() -> None:
     run(test())
 
 
+class _Changing(MemoryStore):
+    """Has `change` done at the next GET of a key, just before it is answered."""
+
+    key = ""
+
+    def __init__(self, change: Callable[[], None]) -> None:
+        super().__init__()
+        self._change = change
+
+    async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        if key == self.key:
+            self._change()
+        return await super().get(key, start, end)
+
+
+@pytest.mark.parametrize("look_up", ["read", "time", "latest"])
+def test_who_reads_while_a_page_is_replaced_reads_by_the_manifest_that_follows(look_up: str) -> None:
+    """Its entries are in the next manifest again, and the page is deleted behind that."""
+
+    async def test() -> None:
+        def replaced() -> None:
+            del store.objects[store.key]
+            log.manifest = without_page
+
+        store = _Changing(replaced)
+        log = await in_bucket(led(60), store)
+        without_page = log.manifest
+        entries = tuple(part for part in log.manifest.parts if isinstance(part, Entry))
+        page, data = make_page(entries[:5], 1, UUID(int=5))
+        store.key = KEYS.key(page.name)
+        store.objects[store.key] = data
+        log.manifest = apply(log.manifest, Spilled(page))
+        if look_up == "read":
+            assert offsets(await log.read(1, 1))[0] == 0
+        elif look_up == "time":
+            found = await log.offset_for_timestamp(NOW_MS + 1000, log.end_offset)
+            assert found is not None
+            assert found.offset == 1
+        else:
+            latest = await log.max_timestamp(2)
+            assert latest is not None
+            assert latest.offset == 1
+        assert log.manifest is without_page
+
+    run(test())
+
+
 def test_a_clipped_entry_begins_where_the_one_before_ends() -> None:
     async def test() -> None:
         partition = led()
@@ -221,7 +268,7 @@ def test_what_is_damaged_or_gone_is_never_served() -> None:
             with pytest.raises(RemoteCorrupt):
                 await fresh.read(0, 1 << 20)
         del store.objects[key]
-        with pytest.raises(RemoteCorrupt):
+        with pytest.raises(RemoteGone):
             await BucketLog(BucketReader(store, MEMORY_BYTES), KEYS, log.manifest).read(0, 1 << 20)
         # Retention took it after this reader had found it.
         log.manifest = replace(log.manifest, log_start=first.end_offset)
