@@ -18,6 +18,7 @@ import gc
 import heapq
 import random
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
@@ -310,7 +311,8 @@ def no_collections() -> Iterator[None]:
         hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
         try:
             # A coroutine that objects to its end survives one collection: the next one takes it.
-            gc.collect()
+            with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # one that never began
+                gc.collect()
         finally:
             sys.unraisablehook = hook
             if enabled:
