@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import confluent_kafka
 from tests.integration.replicated import TOPIC, Trio, trio
 from tests.integration.support import fetch, produce, run, until
 from tests.integration.test_produce_fetch import FETCH_V, PRODUCE_V, row, values
@@ -268,6 +269,40 @@ class Away:
 
     def draw(self, operation: str, key: str) -> Fault:
         return Fault(Kind.UNAVAILABLE)
+
+
+def test_a_client_never_takes_the_end_of_a_log_for_its_start(tmp_path: Path) -> None:
+    def bounds(consumer: confluent_kafka.Consumer) -> tuple[int, int] | str | None:
+        try:
+            return consumer.get_watermark_offsets(confluent_kafka.TopicPartition(TOPIC, 0), timeout=10)
+        except confluent_kafka.KafkaException as error:
+            return str(error.args[0].name())
+
+    async def scenario() -> None:
+        bucket = FaultyStore(MemoryStore())
+        async with trio(tmp_path, bucket=bucket, log_retention_check_interval_ms="100") as three:
+            await started(three)
+            await write(three, 0, 100)
+            former = await tiered(three, 80)
+            bucket.plan = Away()
+            await three.crash(former.config.broker_id)
+            await until(lambda: three.leader() is not None)
+            leader = three.leader()
+            assert leader is not None
+            partition = three.partition(leader.config.broker_id)
+            await until(lambda: partition is not None and partition.high_watermark == 100)
+            host, port = leader.server.address("PLAINTEXT")
+            consumer = confluent_kafka.Consumer({"bootstrap.servers": f"{host}:{port}", "group.id": "g"})
+            try:
+                # Nobody knows the start without the manifest; librdkafka asks for both ends at once.
+                assert await asyncio.to_thread(bounds, consumer) == "LEADER_NOT_AVAILABLE"
+                bucket.plan = None
+                await until(lambda: tier(three, leader.config.broker_id).remote is not None)
+                assert await asyncio.to_thread(bounds, consumer) == (0, 100)
+            finally:
+                await asyncio.to_thread(consumer.close)
+
+    run(scenario())
 
 
 def test_a_bucket_that_is_away_costs_nothing_but_its_own_reads(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ class PartitionHandle(Protocol):
 
     @property
     def earliest_offset(self) -> int:
-        """The log start as clients may be told. Raises KafkaError(OFFSET_NOT_AVAILABLE) while it is not known."""
+        """The log start as clients may be told. Raises KafkaError(LEADER_NOT_AVAILABLE) while it is not known."""
         ...
 
     @property
@@ -104,12 +104,12 @@ class PartitionHandle(Protocol):
 
     @property
     def highest_tiered_offset(self) -> int:
-        """Last offset in the bucket, or -1. Raises KafkaError(OFFSET_NOT_AVAILABLE) while that is not known."""
+        """Last offset in the bucket, or -1. Raises KafkaError(LEADER_NOT_AVAILABLE) while that is not known."""
         ...
 
     @property
     def earliest_pending_upload_offset(self) -> int:
-        """First offset that is to go to the bucket, or -1. Raises KafkaError(OFFSET_NOT_AVAILABLE)."""
+        """First offset that is to go to the bucket, or -1. Raises KafkaError(LEADER_NOT_AVAILABLE)."""
         ...
 
     @property
@@ -139,7 +139,7 @@ class PartitionHandle(Protocol):
     async def offset_for_timestamp(self, timestamp: int, end: int) -> Found | None:
         """Return the first record whose timestamp is not below `timestamp` (ms), if its offset is below `end`.
 
-        Raises KafkaError OFFSET_NOT_AVAILABLE, KAFKA_STORAGE_ERROR where the bucket has to be read and cannot be.
+        Raises KafkaError LEADER_NOT_AVAILABLE, KAFKA_STORAGE_ERROR where the bucket has to be read and cannot be.
         """
         ...
 

@@ -1,7 +1,7 @@
 """ListOffsets (key 2), versions 1-11.
 
 Differences from Kafka: the debugging replica id -2 gets no answer from followers. A leader of a tiered partition that
-has not loaded the manifest yet answers OFFSET_NOT_AVAILABLE where it would need it; a bucket that cannot be read makes
+has not loaded the manifest yet answers LEADER_NOT_AVAILABLE where it would need it; a bucket that cannot be read makes
 KAFKA_STORAGE_ERROR of a look-up by timestamp, one that is too slow REQUEST_TIMED_OUT. Clients retry on all of them.
 
 Version notes: v2 isolation level, v4 leader epochs (KIP-320), v5 OFFSET_NOT_AVAILABLE (LEADER_NOT_AVAILABLE

@@ -2,7 +2,7 @@
 
 A base class of `Partition` and used by nothing else; handlers know it as `api.context.PartitionHandle`. Older records lie
 in the bucket, so it is asked first; while a leader has not loaded the manifest, what depends on it is refused with
-OFFSET_NOT_AVAILABLE, which clients retry (design section 7.3).
+LEADER_NOT_AVAILABLE, which clients retry (design section 7.3).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PartitionOffsets:
 
     @property
     def earliest_offset(self) -> int:
-        """The log start as clients may be told. Raises KafkaError(OFFSET_NOT_AVAILABLE)."""
+        """The log start as clients may be told. Raises KafkaError(LEADER_NOT_AVAILABLE)."""
         if self.tier is None:
             return self.log.start_offset
         if not self.tier.is_whole_here:
@@ -51,12 +51,12 @@ class PartitionOffsets:
 
     @property
     def highest_tiered_offset(self) -> int:
-        """Last offset in the bucket; -1 as long as nothing is. Raises KafkaError(OFFSET_NOT_AVAILABLE)."""
+        """Last offset in the bucket; -1 as long as nothing is. Raises KafkaError(LEADER_NOT_AVAILABLE)."""
         return self.tier.loaded().end_offset - 1 if self.tier is not None else -1
 
     @property
     def earliest_pending_upload_offset(self) -> int:
-        """First offset that is not in the bucket; -1 where there is none. Raises KafkaError(OFFSET_NOT_AVAILABLE)."""
+        """First offset that is not in the bucket; -1 where there is none. Raises KafkaError(LEADER_NOT_AVAILABLE)."""
         return max(self.tier.loaded().end_offset, self.tier.log_start) if self.tier is not None else -1
 
     @property
@@ -80,7 +80,7 @@ class PartitionOffsets:
     async def offset_for_timestamp(self, timestamp: int, end: int) -> OffsetAt | None:
         """Return the first record below `end` whose timestamp (ms) is not below `timestamp`, in whatever tier.
 
-        Raises KafkaError OFFSET_NOT_AVAILABLE, KAFKA_STORAGE_ERROR where the bucket has to be read and cannot be.
+        Raises KafkaError LEADER_NOT_AVAILABLE, KAFKA_STORAGE_ERROR where the bucket has to be read and cannot be.
         """
         remote = await self._ask_bucket(
             end, lambda bucket, upper: bucket.offset_for_timestamp(timestamp, upper)

@@ -139,7 +139,11 @@ class PartitionTier:
             self._log.epochs.truncate_from_start(offset)
 
     def loaded(self) -> RemoteLog:
-        """Return the bucket's part. Raises KafkaError(OFFSET_NOT_AVAILABLE), retriable, while it is not known."""
+        """Return the bucket's part. Raises KafkaError(LEADER_NOT_AVAILABLE), retriable, while it is not known.
+
+        After OFFSET_NOT_AVAILABLE for the log start librdkafka's `query_watermark_offsets` takes the log end for it, and
+        says nothing: its request for the end, sent along, succeeded. This code it retries by itself.
+        """
         if self.remote is None:
-            raise KafkaError(ErrorCode.OFFSET_NOT_AVAILABLE, "the manifest in the bucket is not loaded yet")
+            raise KafkaError(ErrorCode.LEADER_NOT_AVAILABLE, "the manifest in the bucket is not loaded yet")
         return self.remote

@@ -124,7 +124,7 @@ def test_sealed_segments_go_to_the_bucket_and_may_go_here() -> None:
         assert tier.remote is None
         with pytest.raises(KafkaError) as caught:
             tier.loaded()
-        assert caught.value.code is ErrorCode.OFFSET_NOT_AVAILABLE
+        assert caught.value.code is ErrorCode.LEADER_NOT_AVAILABLE
         await settled(archiver)
         end = partition.log.active.base_offset
         assert tier.loaded().end_offset == tier.tiered_through == end

@@ -92,10 +92,10 @@ def test_without_its_manifest_a_leader_says_try_again() -> None:
         for ask in asks:
             with pytest.raises(KafkaError) as caught:
                 ask()
-            assert caught.value.code is ErrorCode.OFFSET_NOT_AVAILABLE
+            assert caught.value.code is ErrorCode.LEADER_NOT_AVAILABLE
         with pytest.raises(KafkaError) as caught:
             await partition.offset_for_timestamp(0, COUNT)
-        assert caught.value.code is ErrorCode.OFFSET_NOT_AVAILABLE
+        assert caught.value.code is ErrorCode.LEADER_NOT_AVAILABLE
         assert partition.log_start_offset == 0, "what is known is still told"
         assert partition.tier is not None
         assert partition.tier.tiered_through == LOCAL_START, "what was authorised once stays so"
