@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import tempfile
@@ -38,6 +39,7 @@ from strandline_operator.cli.summary import read_leases
 
 TOPIC = "tiered"
 FIRST_MS = 1_700_000_000_000
+BROKERS = 3
 FROM_BUCKET = 0.95
 _MIB = 1 << 20
 _OPEN_SEGMENTS = 3
@@ -45,7 +47,11 @@ _OPEN_SEGMENTS = 3
 _SEGMENTS = 750
 """Small enough that what stays local is less than a twentieth."""
 _SETTLE_S = 120.0
+_LAG_S = 3.0
+"""What is written within this time may be on the disk besides: brokers look after uploads twice a second, and after what
+they may delete once in `log_retention_check_interval_ms`."""
 _SILENCE_S = 60.0
+_START_S = 60.0
 
 
 @dataclass(slots=True)
@@ -136,7 +142,7 @@ def create_topic(bootstrap: str, partitions: int, segment_bytes: int, local_byte
         "min.insync.replicas": "2",
     }
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.create_topics([NewTopic(TOPIC, partitions, 3, config=config)])[TOPIC].result(30)
+    admin.create_topics([NewTopic(TOPIC, partitions, BROKERS, config=config)])[TOPIC].result(30)
 
 
 def write(bootstrap: str, partitions: int, size_bytes: int, outcome: Outcome) -> list[Digests]:
@@ -254,7 +260,16 @@ class Brokers:
     """What the brokers that run show on their HTTP ports."""
 
     def __init__(self, data_dir: Path) -> None:
-        self._addresses = asyncio.run(_http_addresses(data_dir))
+        """Wait until all of them serve HTTP: that comes a little after Kafka's port. Raises RuntimeError."""
+        deadline = time.monotonic() + _START_S
+        while True:
+            self._addresses = asyncio.run(_http_addresses(data_dir))
+            with contextlib.suppress(OSError):
+                if len(self._addresses) == BROKERS and all(self._get("/readyz")):
+                    return
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"of {BROKERS} brokers only {self._addresses} serve HTTP")
+            time.sleep(0.1)
 
     def counter(self, name: str, label: str = "") -> int:
         """Return the sum of a counter over all brokers; `label` as in `kind="get"`."""
@@ -277,10 +292,8 @@ class Brokers:
             for text in self._get(f"/v1/partitions?topic={TOPIC}")
             for row in json.loads(text)["partitions"]
         ]
-        if len(rows) != partitions * len(self._addresses):
-            raise RuntimeError(
-                f"{len(rows)} replicas of {partitions} partitions on {len(self._addresses)} brokers"
-            )
+        if len(rows) != partitions * BROKERS:
+            raise RuntimeError(f"{len(rows)} replicas of {partitions} partitions on {BROKERS} brokers")
         return [
             min(row["localLogStartOffset"] for row in rows if row["partition"] == partition)
             for partition in range(partitions)
@@ -307,20 +320,22 @@ def run(arguments: argparse.Namespace, data_dir: Path) -> Outcome:
     segment = (arguments.segment_mb or max(1, arguments.mb // _SEGMENTS)) * _MIB
     local = arguments.local_mb * _MIB if arguments.local_mb else 2 * segment
     steady = partitions * (local + 2 * segment)
-    # A segment ends above its size by at most one produce request, and allocates ahead.
-    outcome = Outcome(disk_bound=partitions * (local + _OPEN_SEGMENTS * segment))
+    outcome = Outcome()
     options: tuple[str, ...] = ("--config", "log_retention_check_interval_ms=500", "--flush", arguments.flush)
     if arguments.bucket:
         options += ("--bucket", arguments.bucket)
     if arguments.endpoint_url:
         options += ("--endpoint-url", arguments.endpoint_url)
-    with DevCluster(data_dir, brokers=3, options=options) as cluster:
+    with DevCluster(data_dir, brokers=BROKERS, options=options) as cluster:
         create_topic(cluster.bootstrap, partitions, segment, local)
         watch = DiskWatch(data_dir)
         started = time.monotonic()
         written = write(cluster.bootstrap, partitions, arguments.mb * _MIB, outcome)
         ended = time.monotonic()
         outcome.write_s = ended - started
+        # A segment ends above its size by at most one produce request, and allocates ahead.
+        outcome.disk_bound = partitions * (local + _OPEN_SEGMENTS * segment)
+        outcome.disk_bound += int(_LAG_S * outcome.written_bytes / outcome.write_s)
         while watch.now() > steady and time.monotonic() < ended + _SETTLE_S:
             time.sleep(0.5)
         outcome.settle_s = time.monotonic() - ended
@@ -328,7 +343,7 @@ def run(arguments: argparse.Namespace, data_dir: Path) -> Outcome:
         watch.close()
         outcome.disk_peak = watch.peak
         outcome.bucket_bytes = Brokers(data_dir).counter("strandline_tier_uploaded_bytes_total")
-    with DevCluster(data_dir, brokers=3, options=options) as cluster:
+    with DevCluster(data_dir, brokers=BROKERS, options=options) as cluster:
         brokers = Brokers(data_dir)
         local_starts = brokers.local_starts(partitions)
         gets, sent = _got(brokers)
