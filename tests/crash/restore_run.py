@@ -24,6 +24,7 @@ from typing import Any
 from uuid import UUID
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from tests.crash.dev_cluster import DevCluster
 from tests.crash.real_records import Digests
 from tests.crash.tiering_run import TOPIC, create_topic, write
@@ -187,7 +188,7 @@ def compare(bootstrap: str, expected: Expected, findings: list[str]) -> None:
     deadline = time.monotonic() + READ_S
     try:
         for number, end in ends.items():
-            found = _bounds(consumer, number, deadline)
+            found = _bounds(bootstrap, number, deadline)
             if found != (0, end):
                 findings.append(f"partition {number} has {found} instead of [0, {end})")
         consumer.assign([TopicPartition(TOPIC, number, 0) for number in ends])
@@ -201,16 +202,25 @@ def compare(bootstrap: str, expected: Expected, findings: list[str]) -> None:
         consumer.close()
 
 
-def _bounds(consumer: Consumer, number: int, deadline: float) -> tuple[int, int] | None:
-    """Return the first offset and the end of a partition, as soon as it has a leader that serves."""
-    while True:
-        try:
-            return consumer.get_watermark_offsets(TopicPartition(TOPIC, number), timeout=30)
-        except KafkaException:
-            # librdkafka gives up at once: at NOT_LEADER_OR_FOLLOWER, or while it asks for metadata because of one.
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)
+def _bounds(bootstrap: str, number: int, deadline: float) -> tuple[int, int]:
+    """Return the first offset and the end of a partition, as soon as it has a leader that serves.
+
+    `Consumer.get_watermark_offsets` would not do: where one of its two requests is told to try again, it may return the end
+    as the first offset.
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    place = TopicPartition(TOPIC, number)
+    found = []
+    for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):
+        while True:
+            try:
+                found.append(admin.list_offsets({place: spec})[place].result(30).offset)
+                break
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+    return found[0], found[1]
 
 
 def _compare(message: Message, expected: Expected, read: dict[int, int], findings: list[str]) -> None:
