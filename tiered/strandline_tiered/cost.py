@@ -6,7 +6,7 @@ cold classes and taxes are left out, and so is what others do with the bucket.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 SECONDS_PER_MONTH = 30 * 24 * 3600
 GIB = 1 << 30
@@ -14,7 +14,12 @@ GIB = 1 << 30
 
 @dataclass(slots=True)
 class RequestCounts:
-    """Requests and bytes since the start. `gets` includes HEAD; `failures` are counted in their kind as well."""
+    """Requests and bytes since the start. `gets` includes HEAD; `failures` are counted in their kind as well.
+
+    `answers` are the requests after which the bucket is known to be there and usable: those that succeeded, and those that
+    failed because of what is in it (no such object, or one where none was wanted). `last_failure` is why the last other one
+    failed, for people. Neither says anything of costs.
+    """
 
     puts: int = 0
     gets: int = 0
@@ -23,6 +28,8 @@ class RequestCounts:
     bytes_put: int = 0
     bytes_got: int = 0
     failures: int = 0
+    answers: int = field(default=0, compare=False)
+    last_failure: str = field(default="", compare=False)
 
     def copy(self) -> RequestCounts:
         """Return the counts as they are now."""
@@ -30,9 +37,8 @@ class RequestCounts:
 
     def since(self, earlier: RequestCounts) -> RequestCounts:
         """Return what came after `earlier`."""
-        return RequestCounts(
-            **{field.name: getattr(self, field.name) - getattr(earlier, field.name) for field in fields(self)}
-        )
+        counted = [one.name for one in fields(self) if one.name != "last_failure"]
+        return RequestCounts(**{name: getattr(self, name) - getattr(earlier, name) for name in counted})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +55,14 @@ class Prices:
     """Traffic out of the bucket: 0 within a region, about 0.09 to the internet."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not 0 <= getattr(self, field.name) < float("inf"):
-                raise ValueError(f"{field.name} is no price: {getattr(self, field.name)}")
+        for one in fields(self):
+            if not 0 <= getattr(self, one.name) < float("inf"):
+                raise ValueError(f"{one.name} is no price: {getattr(self, one.name)}")
 
     @classmethod
     def parse(cls, text: str) -> Prices:
         """Understand `name=number,...`; what is not named keeps its default. Raises ValueError."""
-        known = {field.name for field in fields(cls)}
+        known = {one.name for one in fields(cls)}
         chosen: dict[str, float] = {}
         for item in filter(None, (part.strip() for part in text.split(","))):
             name, equals, number = item.partition("=")

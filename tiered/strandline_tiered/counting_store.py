@@ -6,11 +6,19 @@ Who uses it: the composition root, between the retries and the store, so that at
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from strandline_tiered.content import as_source
 from strandline_tiered.cost import RequestCounts
-from strandline_tiered.object_store import Content, ObjectInfo, ObjectStore
+from strandline_tiered.object_store import (
+    AlreadyThere,
+    Content,
+    NoSuchObject,
+    ObjectInfo,
+    ObjectStore,
+    ObjectStoreError,
+)
 
 KEYS_PER_LIST = 1000
 """Keys of one page: a list is as many requests as it has pages."""
@@ -25,37 +33,45 @@ class CountingStore:
         self._part_bytes = part_bytes
         self.counts = RequestCounts()
 
+    @contextlib.contextmanager
+    def _outcome(self) -> Iterator[None]:
+        """Count how a request ends."""
+        try:
+            yield
+        except BaseException as error:
+            self._failed(error)
+            raise
+        self.counts.answers += 1
+
+    def _failed(self, error: BaseException) -> None:
+        self.counts.failures += 1
+        if isinstance(error, NoSuchObject | AlreadyThere):
+            self.counts.answers += 1
+        elif isinstance(error, ObjectStoreError):
+            self.counts.last_failure = str(error)
+
     async def put(self, key: str, content: Content, *, if_absent: bool = False) -> None:
         """See `ObjectStore.put`."""
         source = as_source(content)
         parts = 1 if self._part_bytes is None else max(1, -(-source.size // self._part_bytes))
         self.counts.puts += parts if parts == 1 else parts + 2
         self.counts.bytes_put += source.size
-        try:
+        with self._outcome():
             await self._store.put(key, source, if_absent=if_absent)
-        except BaseException:
-            self.counts.failures += 1
-            raise
 
     async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         """See `ObjectStore.get`."""
         self.counts.gets += 1
-        try:
+        with self._outcome():
             data = await self._store.get(key, start, end)
-        except BaseException:
-            self.counts.failures += 1
-            raise
         self.counts.bytes_got += len(data)
         return data
 
     async def head(self, key: str) -> ObjectInfo:
         """See `ObjectStore.head`. It costs what a GET costs."""
         self.counts.gets += 1
-        try:
+        with self._outcome():
             return await self._store.head(key)
-        except BaseException:
-            self.counts.failures += 1
-            raise
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
         """See `ObjectStore.list`."""
@@ -67,9 +83,11 @@ class CountingStore:
                 yield info
         except GeneratorExit:
             raise
-        except BaseException:
-            self.counts.failures += 1
+        except BaseException as error:
+            self._failed(error)
             raise
+        else:
+            self.counts.answers += 1
         finally:
             self.counts.lists += found == 0
 
@@ -77,20 +95,14 @@ class CountingStore:
         """See `ObjectStore.copy`. It costs what PUTs cost, and moves no bytes out of the bucket."""
         parts = 1 if self._part_bytes is None else max(1, -(-source.size // self._part_bytes))
         self.counts.puts += parts if parts == 1 else parts + 2
-        try:
+        with self._outcome():
             await self._store.copy(source, key)
-        except BaseException:
-            self.counts.failures += 1
-            raise
 
     async def delete(self, keys: Sequence[str]) -> None:
         """See `ObjectStore.delete`."""
         self.counts.deletes += -(-len(keys) // KEYS_PER_DELETE)
-        try:
+        with self._outcome():
             await self._store.delete(keys)
-        except BaseException:
-            self.counts.failures += 1
-            raise
 
     async def close(self) -> None:
         """See `ObjectStore.close`."""

@@ -98,7 +98,7 @@ class LeaseKeeper:
         await self.update(state=state)
 
     async def update(self, **changes: Any) -> None:
-        """Store other details (fields of `BrokerLease`: state, listeners, rack, http, writable) at once.
+        """Store other details (fields of `BrokerLease`: state, listeners, rack, http, writable, storage) at once.
 
         Raises LeaseLost.
 

@@ -38,6 +38,7 @@ from strandline_broker.replica.manager import ReplicaManager
 from strandline_broker.replica.partition import FlushMode, Partition
 from strandline_broker.server import log_dirs
 from strandline_broker.server.bucket_keeper import BucketKeeper
+from strandline_broker.server.bucket_watch import BucketWatch
 from strandline_broker.server.cleaning import CleaningService
 from strandline_broker.server.config import RACK_AWARE_REPLICA_SELECTOR
 from strandline_broker.server.disk_watch import DiskWatch
@@ -319,6 +320,11 @@ class Broker:
             )
             self.keeper.start(self.tasks)
             self.tasks.spawn(self.disk_watch.run())
+            max_age_ms, pressure = config.tiering_max_unuploaded_age_ms, self.disk_watch.pressure
+            watch = BucketWatch(
+                self.tiering, max_age_ms, pressure=pressure, lease_keeper=self.lease_keeper, clock=self.clock
+            )
+            self.tasks.spawn(watch.run())
         self.tasks.every(_EXPIRY_INTERVAL_S, self._expire)
         self.tasks.every(config.log_retention_check_interval_ms / 1000, self._sweep)
         self.tasks.every(config.replica_high_watermark_checkpoint_interval_ms / 1000, self._checkpoint)

@@ -109,6 +109,9 @@ def _print_status(found: dict[str, Any], brokers: list[summary.Row]) -> None:
         f"{shown.get('offline', 0)} offline, {shown.get('reassigning', 0)} being reassigned"
     )
     click.echo(summary.format_table(summary.BROKER_COLUMNS, brokers))
+    bucket = summary.bucket_line(shown)
+    if bucket:
+        click.echo(bucket)
     if found["withoutTopicObject"]:
         click.echo(
             f"without a Topic object (re-apply one to manage it): {', '.join(found['withoutTopicObject'])}"

@@ -64,6 +64,9 @@ def render(controller: Controller) -> RenderableType:
     parts: list[RenderableType] = [brokers, topics]
     if len(found) > _MAX_TOPICS:
         parts.append(Text(f"and {len(found) - _MAX_TOPICS} more topics (strandline topics shows all)"))
+    bucket = summary.bucket_line(view.cluster.status) if view.cluster is not None else ""
+    if bucket:
+        parts.append(Text(bucket))
     return Group(*parts)
 
 

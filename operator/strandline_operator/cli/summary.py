@@ -17,6 +17,8 @@ from strandline_broker.cluster.model import (
     PartitionState,
 )
 from strandline_operator.cli.layout import INTERNAL_LISTENER
+from strandline_operator.controller.bucket_status import DISK_PRESSURE, POSITIVE, PROTECTED, REACHABLE
+from strandline_operator.controller.conditions import Reason
 
 TOPIC_COLUMNS = ("NAME", "READY", "PARTITIONS", "UNDER-REPLICATED", "OFFLINE", "UNPROTECTED", "STORED", "AGE")
 BROKER_COLUMNS = ("BROKER", "STATE", "ADDRESS", "HTTP", "RACK", "LEADS")
@@ -163,10 +165,29 @@ def problems(objects: Iterable[Object]) -> list[str]:
         found += [
             c
             for c in conditions
-            if c["status"] == "True" and c["type"] not in _SUMMARIES and c["reason"] not in said
+            if c["status"] == ("False" if c["type"] in POSITIVE else "True")
+            and c["type"] not in _SUMMARIES
+            and c["reason"] not in said
         ]
         lines += [f"{name}: {c['reason']}: {c['message']}" for c in found]
     return lines
+
+
+def bucket_line(status: Mapping[str, Any]) -> str:
+    """Say in one short line how a Cluster's bucket is; empty where it has none, or nothing is known yet."""
+    reachable, protected = condition(status, REACHABLE), condition(status, PROTECTED)
+    if reachable.get("status") not in ("True", "False"):
+        return ""
+    parts = ["answers" if reachable["status"] == "True" else f"cannot be used ({reachable['reason']})"]
+    parts.append("records are in it in time" if protected.get("status") == "True" else "records are late")
+    pressure = condition(status, DISK_PRESSURE)
+    if pressure:
+        parts.append(
+            "producers are refused"
+            if pressure["reason"] == Reason.PRODUCERS_REFUSED
+            else "producers are slowed down"
+        )
+    return f"bucket: {', '.join(parts)}"
 
 
 def age(created: str | None, now_ms: int) -> str:

@@ -37,6 +37,7 @@ class Reason(StrEnum):
     VOLUMES_GROWING = "VolumesGrowing"
     VOLUMES_CANNOT_GROW = "VolumesCannotGrow"
     INTERNAL_ERROR = "InternalError"
+    PRODUCERS_REFUSED = "ProducersRefused"
     DELETING = "Deleting"
 
 
@@ -57,9 +58,20 @@ class Trouble:
     own_condition: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A condition that says of itself whether it holds (None: not known yet); it keeps nothing from being ready."""
+
+    kind: str
+    reason: str
+    message: str
+    holds: bool | None
+
+
 def conditions(
     troubles: Iterable[Trouble],
     *,
+    findings: Iterable[Finding] = (),
     ready_message: str,
     generation: int,
     previous: Iterable[Mapping[str, Any]],
@@ -70,7 +82,7 @@ def conditions(
     stalled = next((t for t in found if t.stalled), None)
     working = next((t for t in found if not (t.stalled or t.note)), None)
     first = next((t for t in found if not (t.ready or t.note)), None)
-    wanted: list[tuple[str, bool, str, str]] = [
+    wanted: list[tuple[str, bool | None, str, str]] = [
         (
             "Ready",
             first is None,
@@ -90,6 +102,7 @@ def conditions(
             stalled.message if stalled else "",
         ),
     ]
+    wanted += [(one.kind, one.holds, one.reason, one.message) for one in findings]
     named = {t.reason for t in found if t.own_condition}
     wanted += [
         (reason, True, reason, next(t.message for t in found if t.reason == reason and t.own_condition))
@@ -99,9 +112,9 @@ def conditions(
     return [
         {
             "type": str(kind),
-            "status": "True" if holds else "False",
+            "status": _status(holds),
             "observedGeneration": generation,
-            "lastTransitionTime": _transition_time(before.get(kind), holds=holds, now_ms=now_ms),
+            "lastTransitionTime": _transition_time(before.get(kind), _status(holds), now_ms),
             "reason": str(reason),
             "message": message,
         }
@@ -109,8 +122,12 @@ def conditions(
     ]
 
 
-def _transition_time(before: Mapping[str, Any] | None, *, holds: bool, now_ms: int) -> str:
-    if before is not None and before.get("status") == ("True" if holds else "False"):
+def _status(holds: bool | None) -> str:
+    return "Unknown" if holds is None else str(holds)
+
+
+def _transition_time(before: Mapping[str, Any] | None, status: str, now_ms: int) -> str:
+    if before is not None and before.get("status") == status:
         return str(before.get("lastTransitionTime") or format_time(now_ms))
     return format_time(now_ms)
 

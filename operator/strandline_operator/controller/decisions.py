@@ -14,6 +14,7 @@ from uuid import UUID
 from strandline_broker.cluster import cluster_settings, internal_topics, topic_config
 from strandline_broker.cluster.model import CLUSTER, CLUSTER_STATE, TOPIC, ClusterState, Topic
 from strandline_operator.controller.actions import Action, Create, Patch, StatusWrite
+from strandline_operator.controller.bucket_status import bucket_findings, bucket_notices
 from strandline_operator.controller.conditions import Reason, Trouble, flipped
 from strandline_operator.controller.deletion import decide_purges
 from strandline_operator.controller.elections import Elections
@@ -125,7 +126,8 @@ def _decide_cluster_status(
         status[STATUS_KEY] = dict(internal.made)
     if status != world.cluster.status:
         cluster = world.cluster
-        patch = status_patch(CLUSTER, cluster.name, cluster.uid, cluster.meta.generation, status)
+        notices = bucket_notices(cluster.name, cluster.status.get("conditions") or (), bucket_findings(world))
+        patch = status_patch(CLUSTER, cluster.name, cluster.uid, cluster.meta.generation, status, notices)
         decision.statuses.append(StatusWrite(patch, flipped(cluster.status, status)))
 
 

@@ -333,6 +333,7 @@ class Controller:
             settled=not patient or running.issuperset(range(expected)),
             awaited=frozenset(leases.keys() - self._ever_live) if patient else frozenset(),
             returning=RETURNING if self._until_return_s() == 0.0 else 0,
+            storage={broker_id: leases[broker_id].storage for broker_id in running if broker_id in leases},
         )
 
     def _until_return_s(self) -> float | None:

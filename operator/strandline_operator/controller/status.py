@@ -16,7 +16,8 @@ from strandline_broker.cluster.model import (
     Topic,
 )
 from strandline_broker.cluster.transitions import Live, effective_min_isr, is_reassigning
-from strandline_operator.controller.actions import Patch, Priority
+from strandline_operator.controller.actions import Notice, Patch, Priority
+from strandline_operator.controller.bucket_status import bucket_findings, bucket_troubles
 from strandline_operator.controller.conditions import Reason, Trouble, conditions
 from strandline_operator.controller.reassignments import progress
 from strandline_operator.controller.slices import replication_factor
@@ -177,7 +178,7 @@ def cluster_status(world: World, counts: Counts, topics: int, others: Sequence[T
     assert world.cluster is not None
     cluster = world.cluster
     running = len(world.live)
-    troubles = [*others, *partition_troubles(counts)]
+    troubles = [*others, *partition_troubles(counts), *bucket_troubles(world)]
     if running < cluster.replicas:
         message = f"{running} of {cluster.replicas} brokers run"
         troubles.append(Trouble(Reason.WAITING_FOR_BROKERS, message, own_condition=False))
@@ -197,6 +198,7 @@ def cluster_status(world: World, counts: Counts, topics: int, others: Sequence[T
         "reassigning": counts.reassigning,
         "conditions": conditions(
             troubles,
+            findings=bucket_findings(world),
             ready_message=f"{running} brokers run and every partition has a leader",
             generation=cluster.meta.generation,
             previous=cluster.status.get("conditions") or (),
@@ -213,7 +215,14 @@ def cluster_status(world: World, counts: Counts, topics: int, others: Sequence[T
     return status
 
 
-def status_patch(kind: str, name: str, uid: str, generation: int, status: Mapping[str, Any]) -> Patch:
+def status_patch(
+    kind: str,
+    name: str,
+    uid: str,
+    generation: int,
+    status: Mapping[str, Any],
+    notices: tuple[Notice, ...] = (),
+) -> Patch:
     """Return the write of a status; it fails if spec changed meanwhile, because then it describes the old one."""
     assert kind in (TOPIC, CLUSTER)
     return Patch(
@@ -224,4 +233,5 @@ def status_patch(kind: str, name: str, uid: str, generation: int, status: Mappin
         ({"op": "add", "path": "/status", "value": dict(status)},),
         subresource="status",
         priority=Priority.STATUS,
+        notices=notices,
     )

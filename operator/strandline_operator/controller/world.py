@@ -6,7 +6,7 @@ Built by the loop from its caches and by tests from text. Nothing here reads a c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from strandline_broker.cluster.model import (
     ClusterState,
     Object,
     PartitionSet,
+    StorageReport,
     Topic,
 )
 from strandline_operator.controller.durations import parse_duration_ms
@@ -93,6 +94,8 @@ class World:
     # Not alive, but the controller has not watched for long enough to say that they are down.
     awaited: frozenset[int] = frozenset()
     returning: int = 0
+    # What brokers that live say of their bucket and disk, by id.
+    storage: Mapping[int, StorageReport] = field(default_factory=dict)
 
     @cached_property
     def live_by_id(self) -> Mapping[int, BrokerIdentity]:

@@ -21,6 +21,7 @@ from strandline_broker.cluster.model import (
     PartitionSet,
     PartitionState,
     ReplicaRef,
+    StorageReport,
     Topic,
     derive_topic_id,
     is_object_name,
@@ -167,6 +168,16 @@ def test_topics_move_to_the_bucket_as_their_config_says(config: dict[str, str], 
         http=st.none()
         | st.builds(Endpoint, st.sampled_from(["h", "::1", "10.0.0.1"]), st.integers(1, 65535)),
         writable=st.booleans(),
+        storage=st.builds(
+            StorageReport,
+            bucket=st.sampled_from(["", "Ready", "AccessDenied"]),
+            message=st.text(max_size=300),
+            conditional_writes=st.booleans(),
+            away_since=st.sampled_from(["", "2026-01-01T00:00:00Z"]),
+            unprotected_since=st.sampled_from(["", "2026-01-01T00:00:00Z"]),
+            stuck=st.integers(0, 9),
+            producers=st.sampled_from(["free", "throttled", "refused"]),
+        ),
         cluster=st.just("dev"),
         lease_duration_ms=st.integers(1, 60).map(lambda seconds: seconds * 1000),
         acquire_time=st.just("2026-01-01T00:00:00.000001Z"),
@@ -197,6 +208,18 @@ def test_a_lease_is_one_that_kubernetes_knows() -> None:
     # One of a broker that knows nothing of it.
     del obj["metadata"]["annotations"]["strandline.io/writable"]
     assert BrokerLease.from_object(obj).writable
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "7", '{"bucket": 3, "stuck": "x", "producers": null}', '{"stuck": -1}']
+)
+def test_a_report_that_cannot_be_read_says_nothing(text: str) -> None:
+    assert StorageReport.parse(text) == StorageReport()
+
+
+def test_who_has_nothing_to_report_does_not() -> None:
+    assert StorageReport().to_annotation() == ""
+    assert len(StorageReport(message="x" * 5000).to_annotation()) < 400
 
 
 def test_cluster_state_survives_json() -> None:

@@ -109,9 +109,44 @@ def test_problems_are_named_once() -> None:
     fine = {
         "kind": "Topic",
         "metadata": {"name": "fine"},
-        "status": {"conditions": [condition("Ready", "True", "Ready")]},
+        "status": {
+            "conditions": [
+                condition("Ready", "True", "Ready"),
+                condition("TieringReachable", "True", "BucketAnswers"),
+            ]
+        },
     }
-    assert summary.problems([topic, fine, {"kind": "Topic", "metadata": {"name": "new"}}]) == [
+    late = {
+        "kind": "Cluster",
+        "metadata": {"name": "dev"},
+        "status": {"conditions": [condition("TieringProtected", "False", "UploadsLate")]},
+    }
+    assert summary.problems([topic, fine, late, {"kind": "Topic", "metadata": {"name": "new"}}]) == [
         "Topic orders: PartitionsOffline: about PartitionsOffline",
         "Topic orders: PartitionsUnderReplicated: about PartitionsUnderReplicated",
+        "Cluster dev: UploadsLate: about UploadsLate",
     ]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "line"),
+    [
+        ({}, ""),
+        ({"TieringReachable": ("Unknown", "WaitingForBrokers")}, ""),
+        (
+            {"TieringReachable": ("True", "BucketAnswers"), "TieringProtected": ("True", "UploadsInTime")},
+            "bucket: answers, records are in it in time",
+        ),
+        (
+            {
+                "TieringReachable": ("False", "AccessDenied"),
+                "TieringProtected": ("False", "UploadsLate"),
+                "DiskPressure": ("True", "ProducersThrottled"),
+            },
+            "bucket: cannot be used (AccessDenied), records are late, producers are slowed down",
+        ),
+    ],
+)
+def test_the_bucket_in_one_line(conditions: dict[str, tuple[str, str]], line: str) -> None:
+    listed = [{"type": kind, "status": s, "reason": r} for kind, (s, r) in conditions.items()]
+    assert summary.bucket_line({"conditions": listed}) == line

@@ -24,6 +24,7 @@ from strandline_broker.cluster.model import (
     ClusterState,
     PartitionSet,
     PartitionState,
+    StorageReport,
     Topic,
     new_object,
 )
@@ -31,6 +32,7 @@ from strandline_broker.cluster.patches import patch_partitions
 from strandline_broker.cluster.sqlite_store import SqliteStore
 from strandline_broker.cluster.store import StoreError
 from strandline_operator.controller.actions import Action, Create, Delete, Patch
+from strandline_operator.controller.bucket_status import POSITIVE
 from strandline_operator.controller.decisions import decide
 from strandline_operator.controller.world import FINALIZER, World, group_sets, read_grace_period_ms
 
@@ -46,6 +48,7 @@ class Trace:
         self.store = SqliteStore(":memory:", new_uid=lambda: f"uid-{next(uids)}", now_ms=lambda: self.now_ms)
         self.brokers: dict[int, BrokerIdentity] = {}
         self.last_seen: dict[int, BrokerIdentity] = {}
+        self.storage: dict[int, StorageReport] = {}
         self.awaited: set[int] = set()
         self.settled = True
         self.returning = 0
@@ -62,6 +65,8 @@ class Trace:
     async def do_cluster(self, _: list[str], options: dict[str, str]) -> None:
         spec: dict[str, Any] = {"replicas": int(options.pop("replicas", "1"))}
         spec["flush"] = options.pop("flush", "Fsync")
+        if options.pop("tiering", ""):
+            spec["tiering"] = {"bucket": "b"}
         spec["config"] = options
         await self._put(CLUSTER, "demo", spec, {})
 
@@ -80,6 +85,11 @@ class Trace:
         self.brokers.pop(broker_id, None)
         if state in ("running", "draining"):
             self.brokers[broker_id] = identity
+
+    async def do_bucket(self, names: list[str], options: dict[str, str]) -> None:
+        """Let brokers report something of their bucket and disk, e.g. `bucket 0 1 bucket=Ready producers=refused`."""
+        report = StorageReport.parse(json.dumps(options))
+        self.storage |= {int(name): report for name in names}
 
     async def do_topic(self, names: list[str], options: dict[str, str]) -> None:
         spec: dict[str, Any] = {"clusterRef": {"name": "demo"}}
@@ -229,6 +239,9 @@ class Trace:
             settled=self.settled,
             awaited=frozenset(self.awaited - self.brokers.keys()),
             returning=self.returning,
+            storage={
+                broker_id: self.storage[broker_id] for broker_id in self.brokers if broker_id in self.storage
+            },
         )
 
     async def do_step(self, names: list[str], _: dict[str, str]) -> None:
@@ -384,7 +397,7 @@ def status_text(obj: dict[str, Any]) -> list[str]:
         + " ".join(f"{key}={value}" for key, value in shown.items())
     ]
     shown_conditions = (
-        c for c in status.get("conditions", ()) if c["type"] == "Ready" or c["status"] == "True"
+        c for c in status.get("conditions", ()) if c["type"] in ("Ready", *POSITIVE) or c["status"] == "True"
     )
     lines += [f"  {c['type']}={c['status']} {c['reason']}: {c['message']}" for c in shown_conditions]
     return lines

@@ -12,7 +12,14 @@ from strandline_tiered.cost import GIB, SECONDS_PER_MONTH, Prices, RequestCounts
 from strandline_tiered.counting_store import CountingStore
 from strandline_tiered.faulty_store import Fault, FaultyStore, Kind, ScriptedFaults
 from strandline_tiered.memory_store import MemoryStore
-from strandline_tiered.object_store import Content, NoSuchObject, ObjectInfo, ObjectStore, Refused
+from strandline_tiered.object_store import (
+    Content,
+    NoSuchObject,
+    ObjectInfo,
+    ObjectStore,
+    Refused,
+    Unavailable,
+)
 from strandline_tiered.probe import Capabilities, probe
 
 
@@ -118,9 +125,27 @@ def test_requests_are_counted_as_a_bill_counts_them() -> None:
             puts=1 + 5, gets=3, lists=3 + 1, deletes=3, bytes_put=350, bytes_got=50, failures=1
         )
         assert store.counts == expected
+        assert store.counts.answers == 8, "it answered all of them"
         earlier = store.counts.copy()
         await store.get("b")
-        assert store.counts.since(earlier) == RequestCounts(gets=1, bytes_got=250)
+        since = store.counts.since(earlier)
+        assert (since, since.answers) == (RequestCounts(gets=1, bytes_got=250), 1)
+
+    run(scenario())
+
+
+def test_what_is_no_answer_is_not_counted_as_one() -> None:
+    async def scenario() -> None:
+        faulty = FaultyStore(MemoryStore(), ScriptedFaults([Fault(Kind.UNAVAILABLE)], operations=["get"]))
+        store = CountingStore(faulty)
+        with pytest.raises(Unavailable) as raised:
+            await store.get("a")
+        assert (store.counts.answers, store.counts.failures) == (0, 1)
+        assert store.counts.last_failure == str(raised.value)
+        with pytest.raises(NoSuchObject):
+            await store.get("a")
+        assert (store.counts.answers, store.counts.failures) == (1, 2)
+        assert store.counts.last_failure == str(raised.value)
 
     run(scenario())
 

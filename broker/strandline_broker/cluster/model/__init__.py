@@ -41,6 +41,7 @@ from .names import (
 )
 from .partition_set import NO_LEADER, SLICE_SIZE, PartitionSet, PartitionState, ReplicaRef, new_partition_set
 from .resources import Cluster, Topic
+from .storage_report import StorageReport
 
 # What `from_object` raises on an object of another shape.
 MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError)
@@ -74,6 +75,7 @@ __all__ = [
     "PartitionSet",
     "PartitionState",
     "ReplicaRef",
+    "StorageReport",
     "Topic",
     "cluster_state_name",
     "derive_topic_id",

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from .kinds import GROUP, LABEL_CLUSTER, LEASE, Object, new_object
 from .names import lease_name
+from .storage_report import NOTHING_TO_REPORT, StorageReport
 
 ANNOTATION_BROKER_ID: Final = f"{GROUP}/broker-id"
 ANNOTATION_GENERATION: Final = f"{GROUP}/log-generation"
@@ -22,6 +23,7 @@ ANNOTATION_RACK: Final = f"{GROUP}/rack"
 ANNOTATION_STATE: Final = f"{GROUP}/state"
 ANNOTATION_HTTP: Final = f"{GROUP}/http"
 ANNOTATION_WRITABLE: Final = f"{GROUP}/writable"
+ANNOTATION_STORAGE: Final = f"{GROUP}/storage"
 
 
 class BrokerPhase(StrEnum):
@@ -59,7 +61,7 @@ class BrokerIdentity(NamedTuple):
 class BrokerLease:
     """A broker's Lease. `generation` is the log generation (design section 3.2), in [1, 2**53).
 
-    `writable` is False while the broker cannot write to its disk.
+    `writable` is False while the broker cannot write to its disk. `storage` is for people (`storage_report`).
     """
 
     broker_id: int
@@ -70,6 +72,7 @@ class BrokerLease:
     state: BrokerPhase = BrokerPhase.STARTING
     http: Endpoint | None = None
     writable: bool = True
+    storage: StorageReport = NOTHING_TO_REPORT
     cluster: str = ""
     lease_duration_ms: int = 10_000
     # RFC 3339 with microseconds, as Kubernetes' MicroTime. Only that they change matters, never what they
@@ -117,6 +120,7 @@ class BrokerLease:
             state=BrokerPhase(annotations[ANNOTATION_STATE]),
             http=_parse_endpoint(http) if http else None,
             writable=annotations.get(ANNOTATION_WRITABLE) != "false",
+            storage=StorageReport.parse(annotations.get(ANNOTATION_STORAGE) or ""),
             cluster=(metadata.get("labels") or {}).get(LABEL_CLUSTER, ""),
             lease_duration_ms=1000 * spec.get("leaseDurationSeconds", 10),
             acquire_time=spec.get("acquireTime") or "",
@@ -140,6 +144,7 @@ class BrokerLease:
             ANNOTATION_RACK: self.rack or "",
             ANNOTATION_HTTP: f"{self.http.host}:{self.http.port}" if self.http is not None else "",
             ANNOTATION_WRITABLE: "true" if self.writable else "false",
+            ANNOTATION_STORAGE: self.storage.to_annotation(),
         }
 
     def spec_object(self) -> dict[str, Any]:
