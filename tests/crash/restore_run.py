@@ -23,8 +23,15 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from tests.crash.dev_cluster import DevCluster
 from tests.crash.real_records import Digests
 from tests.crash.tiering_run import TOPIC, create_topic, write
@@ -188,7 +195,7 @@ def compare(bootstrap: str, expected: Expected, findings: list[str]) -> None:
     deadline = time.monotonic() + READ_S
     try:
         for number, end in ends.items():
-            found = _bounds(bootstrap, number, deadline)
+            found = _bounds(consumer, number, deadline)
             if found != (0, end):
                 findings.append(f"partition {number} has {found} instead of [0, {end})")
         consumer.assign([TopicPartition(TOPIC, number, 0) for number in ends])
@@ -202,25 +209,26 @@ def compare(bootstrap: str, expected: Expected, findings: list[str]) -> None:
         consumer.close()
 
 
-def _bounds(bootstrap: str, number: int, deadline: float) -> tuple[int, int]:
+def _bounds(consumer: Consumer, number: int, deadline: float) -> tuple[int, int]:
     """Return the first offset and the end of a partition, as soon as it has a leader that serves.
 
     `Consumer.get_watermark_offsets` would not do: where one of its two requests is told to try again, it may return the end
     as the first offset.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    place = TopicPartition(TOPIC, number)
-    found = []
-    for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):
+    bounds = []
+    for special in (OFFSET_BEGINNING, OFFSET_END):
         while True:
             try:
-                found.append(admin.list_offsets({place: spec})[place].result(30).offset)
-                break
+                (found,) = consumer.offsets_for_times([TopicPartition(TOPIC, number, special)], timeout=30)
+                if found.error is None:
+                    bounds.append(found.offset)
+                    break
             except KafkaException:
                 if time.monotonic() > deadline:
                     raise
+            assert time.monotonic() < deadline, f"partition {number} is not served"
             time.sleep(0.1)
-    return found[0], found[1]
+    return bounds[0], bounds[1]
 
 
 def _compare(message: Message, expected: Expected, read: dict[int, int], findings: list[str]) -> None:
