@@ -1,4 +1,4 @@
-"""The broker's HTTP port: `/healthz`, `/readyz`, `/metrics` (Prometheus), `/v1/partitions` and `/v1/storage` (JSON).
+"""The broker's HTTP port: `/healthz`, `/readyz`, `/metrics` (Prometheus), and as JSON `/v1/{partitions,storage,tiers}`.
 
 Started by `server.run` once the Kafka listeners are up, so that importing aiohttp delays no record. It only reads. Not
 authenticated: bind it where only the cluster's own tools reach it.
@@ -15,6 +15,7 @@ from aiohttp import web
 from strandline_broker.server.disk_report import storage_report
 from strandline_broker.server.metrics import MetricsRegistry, take_snapshot
 from strandline_broker.server.partition_report import RateSampler, report
+from strandline_broker.server.tier_metrics import tier_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +48,7 @@ class HttpServer:
         app.router.add_get("/metrics", self._show_metrics)
         app.router.add_get("/v1/partitions", self._partitions)
         app.router.add_get("/v1/storage", self._storage)
+        app.router.add_get("/v1/tiers", self._tiers)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         try:
@@ -123,4 +125,8 @@ class HttpServer:
     async def _storage(self, _: web.Request) -> web.Response:
         broker = self._broker
         shown = storage_report(broker.config.broker_id, broker.storage.health, broker.disk_watch)
+        return web.Response(body=orjson.dumps(shown), content_type="application/json")
+
+    async def _tiers(self, _: web.Request) -> web.Response:
+        shown = tier_report(self._broker.config.broker_id, self._broker.tiering)
         return web.Response(body=orjson.dumps(shown), content_type="application/json")

@@ -1,12 +1,14 @@
 """What one broker shows of tiered storage: counters of its bucket, and bytes in either tier by topic.
 
-Who uses it: `server.metrics`, at each scrape on the event loop. Only leaders count: sums over brokers are those of topics.
+Who uses it: `server.metrics` at each scrape, and `server.http` for `/v1/tiers`, on the event loop. Only leaders count: sums
+over brokers are those of topics.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
@@ -23,8 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class TopicTier:
-    """What of a topic is led here: bytes in the bucket, bytes that are not there yet, and how old these are."""
+    """What of a topic is led here: bytes in the bucket, bytes that are not there yet, and how old these are.
 
+    They are of `partitions`, and not of those that are `not_loaded`: their part of the bucket is not known yet.
+    """
+
+    partitions: int = 0
     remote_bytes: int = 0
     object_bytes: int = 0
     unprotected_bytes: int = 0
@@ -38,6 +44,7 @@ class TopicTier:
         if figures.remote_end < 0:
             self.not_loaded += 1
             return
+        self.partitions += 1
         self.remote_bytes += figures.remote_bytes
         self.object_bytes += figures.object_bytes
         self.unprotected_bytes += figures.unprotected_bytes
@@ -94,6 +101,35 @@ class TierTotals:
         stored = sum(one.object_bytes for one in totals.topics.values())
         totals.cost = monthly_cost(stored, totals.requests, tiering.running_s, tiering.prices)
         return totals
+
+
+def tier_report(broker_id: int, tiering: Tiering | None) -> dict[str, Any]:
+    """Return the body of `/v1/tiers`: of each topic what is led here, in bytes and milliseconds.
+
+    The operator sums it up over brokers, so topics are named by their ids: a name may be that of another one meanwhile.
+    """
+    topics: dict[tuple[str, UUID], TopicTier] = {}
+    for archiver in tiering or ():
+        partition = archiver.partition
+        figures = tiering.figures(partition) if tiering is not None else None
+        if figures is not None:
+            key = partition.topic, UUID(bytes=partition.topic_id)
+            topics.setdefault(key, TopicTier()).add(figures)
+    return {
+        "broker": broker_id,
+        "topics": [
+            {
+                "topic": name,
+                "topicId": str(topic_id),
+                "partitions": one.partitions,
+                "partitionsNotLoaded": one.not_loaded,
+                "storedBytes": one.object_bytes,
+                "unprotectedBytes": one.unprotected_bytes,
+                "unprotectedAgeMs": round(one.unprotected_age_s * 1000),
+            }
+            for (name, topic_id), one in sorted(topics.items())
+        ],
+    }
 
 
 def tier_metrics(totals: TierTotals) -> Iterator[Metric]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import signal
 import sys
 import time
@@ -20,12 +21,15 @@ from strandline_broker.cluster.sqlite_store import SqliteStore
 from strandline_broker.cluster.store import AlreadyExists, Conflict, NotFound, StoreError
 from strandline_broker.cluster.view import ClusterView
 from strandline_operator.cli.dev import DevOptions, topic_defaults
-from strandline_operator.cli.layout import CLUSTER_NAME
+from strandline_operator.cli.layout import CLUSTER_NAME, INTERNAL_LISTENER
 from strandline_operator.cli.processes import STABLE_AFTER_S, BrokerProcess, Supervisor
 from strandline_operator.controller.actions import Notice
 from strandline_operator.controller.loop import Controller
+from strandline_operator.controller.tier_poller import TierPoller
 
 STOP_DEADLINE_S = 20.0
+# A store on this machine takes more writes than an API server.
+TIERS_INTERVAL_S = 10.0
 # Before everything was ready once: so many quick ends in a row mean that starting again will not help.
 HOPELESS_AFTER = 3
 _USAGE_ERROR = 2
@@ -52,6 +56,12 @@ class DevSession:
             now_ms=lambda: time.time_ns() // 1_000_000,
             notify=self._notify,
         )
+        self._tiers = TierPoller(
+            self.controller,
+            internal_listener=INTERNAL_LISTENER,
+            interval_s=TIERS_INTERVAL_S,
+            rng=random.Random(),  # noqa: S311 - no secret
+        )
         self.supervisor = Supervisor(processes, self._loop, self._broker_ended)
         # Replaced while a live table is shown, which has its own way of printing lines above itself.
         self.note: Callable[[str], None] = _to_standard_error
@@ -68,6 +78,7 @@ class DevSession:
             self.controller.expect_anew(self._former)
             tasks.append(asyncio.create_task(self.controller.run(), name="controller"))
             tasks.append(asyncio.create_task(self._get_ready(), name="get-ready"))
+            tasks.append(asyncio.create_task(self._tiers.run(), name="tiers"))
             for task in tasks:
                 task.add_done_callback(self._task_ended)
             await self._end.wait()

@@ -44,6 +44,7 @@ from strandline_operator.controller.conditions import Reason, Trouble
 from strandline_operator.controller.decisions import Decision, decide
 from strandline_operator.controller.liveness import LivenessTracker
 from strandline_operator.controller.pacing import StatusPacer
+from strandline_operator.controller.tier_figures import Figures
 from strandline_operator.controller.world import World, group_sets, read_grace_period_ms
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ class Controller:
         self._bootstrap = ""
         self._outside: tuple[Trouble, ...] = ()
         self._listeners: tuple[Mapping[str, Any], ...] = ()
+        self._tiers: Figures = {}
         self._pacer = StatusPacer()
         self._balance = LeaderBalance()
         self._wake = asyncio.Event()
@@ -132,6 +134,12 @@ class Controller:
         """Take what the Cluster's status should say beyond its partitions: where clients connect, what hinders brokers."""
         if (bootstrap, troubles, listeners) != (self._bootstrap, self._outside, self._listeners):
             self._bootstrap, self._outside, self._listeners = bootstrap, troubles, listeners
+            self._poke()
+
+    def tier_figures(self, figures: Figures) -> None:
+        """Take what is in the bucket of each topic, for the status of Topics and Cluster."""
+        if figures != self._tiers:
+            self._tiers = figures
             self._poke()
 
     def surroundings_outdated(self) -> None:
@@ -333,6 +341,7 @@ class Controller:
             settled=not patient or running.issuperset(range(expected)),
             awaited=frozenset(leases.keys() - self._ever_live) if patient else frozenset(),
             returning=RETURNING if self._until_return_s() == 0.0 else 0,
+            tiers=self._tiers,
             storage={broker_id: leases[broker_id].storage for broker_id in running if broker_id in leases},
         )
 

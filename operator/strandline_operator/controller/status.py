@@ -21,6 +21,7 @@ from strandline_operator.controller.bucket_status import bucket_findings, bucket
 from strandline_operator.controller.conditions import Reason, Trouble, conditions
 from strandline_operator.controller.reassignments import progress
 from strandline_operator.controller.slices import replication_factor
+from strandline_operator.controller.tier_figures import tier_columns
 from strandline_operator.controller.world import TopicSets, World
 
 # Partitions named in a message before it says "and N more".
@@ -161,6 +162,8 @@ def topic_status(
             "offline": counts.offline.number,
             "reassigning": counts.reassigning,
         }
+        if _has_tiering(world):
+            status |= tier_columns(world.tiers, [sets.topic_id], topic.status)
     elif not found:
         found.append(Trouble(Reason.CREATING, "partitions are being made", own_condition=False))
     status["conditions"] = conditions(
@@ -205,6 +208,11 @@ def cluster_status(world: World, counts: Counts, topics: int, others: Sequence[T
             now_ms=world.now_ms,
         ),
     }
+    if _has_tiering(world):
+        ids = [
+            sets.topic_id for sets in world.sets if not sets.deleting and sets.topic_id not in world.purged
+        ]
+        status |= tier_columns(world.tiers, ids, cluster.status)
     if world.state is not None and world.state.cluster_id:
         status["clusterId"] = world.state.cluster_id
     if world.bootstrap:
@@ -213,6 +221,10 @@ def cluster_status(world: World, counts: Counts, topics: int, others: Sequence[T
     else:  # an operator that has just started has not looked yet
         status |= {key: cluster.status[key] for key in ("bootstrap", "listeners") if key in cluster.status}
     return status
+
+
+def _has_tiering(world: World) -> bool:
+    return world.cluster is not None and bool(world.cluster.spec.get("tiering"))
 
 
 def status_patch(

@@ -25,6 +25,7 @@ from strandline_operator.controller.durations import parse_duration_ms
 
 if TYPE_CHECKING:
     from strandline_operator.controller.conditions import Trouble
+    from strandline_operator.controller.tier_figures import Figures
 
 FINALIZER = "strandline.io/topic"
 ANNOTATION_UNDELETE = "strandline.io/undelete"
@@ -96,6 +97,8 @@ class World:
     returning: int = 0
     # What brokers that live say of their bucket and disk, by id.
     storage: Mapping[int, StorageReport] = field(default_factory=dict)
+    # What is in the bucket of topics, as far as it is known.
+    tiers: Figures = field(default_factory=dict)
 
     @cached_property
     def live_by_id(self) -> Mapping[int, BrokerIdentity]:

@@ -20,9 +20,11 @@ from strandline_broker.cluster.kubernetes_store import KubernetesStore
 from strandline_broker.cluster.model import CLUSTER, TOPIC
 from strandline_operator.controller.actions import Notice
 from strandline_operator.controller.loop import Controller
+from strandline_operator.controller.tier_poller import TierPoller
 from strandline_operator.kopf_app.events import EventPoster
 from strandline_operator.kopf_app.resources import ResourceLoop
 from strandline_operator.kubernetes.client import KubernetesClient
+from strandline_operator.kubernetes.listeners import INTERNAL_LISTENER
 from strandline_operator.kubernetes.settings import OperatorSettings
 
 logger = logging.getLogger(__name__)
@@ -125,8 +127,14 @@ class ClusterOperation:
             notify=notify,
             rng=self._rng,
         )
+        poller = TierPoller(controller, internal_listener=INTERNAL_LISTENER, rng=self._rng)
         await run_together(
-            {"controller": controller.run(), "resources": resources.run(), "pods": resources.pods.run()}
+            {
+                "controller": controller.run(),
+                "resources": resources.run(),
+                "pods": resources.pods.run(),
+                "tiers": poller.run(),
+            }
         )
 
 

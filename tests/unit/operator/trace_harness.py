@@ -11,6 +11,7 @@ import itertools
 import json
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 from strandline_broker.cluster import transitions
 from strandline_broker.cluster.model import (
@@ -34,6 +35,7 @@ from strandline_broker.cluster.store import StoreError
 from strandline_operator.controller.actions import Action, Create, Delete, Patch
 from strandline_operator.controller.bucket_status import POSITIVE
 from strandline_operator.controller.decisions import decide
+from strandline_operator.controller.tier_figures import TopicTiers
 from strandline_operator.controller.world import FINALIZER, World, group_sets, read_grace_period_ms
 
 MAX_STEPS = 12
@@ -49,6 +51,7 @@ class Trace:
         self.brokers: dict[int, BrokerIdentity] = {}
         self.last_seen: dict[int, BrokerIdentity] = {}
         self.storage: dict[int, StorageReport] = {}
+        self.tiers: dict[UUID, TopicTiers | None] = {}
         self.awaited: set[int] = set()
         self.settled = True
         self.returning = 0
@@ -90,6 +93,19 @@ class Trace:
         """Let brokers report something of their bucket and disk, e.g. `bucket 0 1 bucket=Ready producers=refused`."""
         report = StorageReport.parse(json.dumps(options))
         self.storage |= {int(name): report for name in names}
+
+    async def do_tiers(self, names: list[str], _: dict[str, str]) -> None:
+        """Let it be known what is in the bucket: `tiers orders 5000 200` (stored, unprotected), or that nothing is."""
+        (part,) = {
+            s.topic_id
+            for s in map(PartitionSet.from_object, (await self.store.list(PARTITION_SET))[0])
+            if s.topic_name == names[0]
+        }
+        self.tiers[part] = TopicTiers(int(names[1]), int(names[2])) if len(names) > 1 else None
+
+    async def do_forget_tiers(self, _: list[str], __: dict[str, str]) -> None:
+        """Let the controller be a new one, which has not asked yet."""
+        self.tiers = {}
 
     async def do_topic(self, names: list[str], options: dict[str, str]) -> None:
         spec: dict[str, Any] = {"clusterRef": {"name": "demo"}}
@@ -239,6 +255,7 @@ class Trace:
             settled=self.settled,
             awaited=frozenset(self.awaited - self.brokers.keys()),
             returning=self.returning,
+            tiers=dict(self.tiers),
             storage={
                 broker_id: self.storage[broker_id] for broker_id in self.brokers if broker_id in self.storage
             },

@@ -377,6 +377,8 @@ def test_how_full_the_disk_is_as_metrics_and_json() -> None:
                 found = samples(await answer.text())
             async with http.get("/v1/storage") as answer:
                 shown = await answer.json()
+            async with http.get("/v1/tiers") as answer:
+                assert await answer.json() == {"broker": 0, "topics": []}
         assert found["strandline_disk_size_bytes", ()] == 1000
         assert found["strandline_disk_free_bytes", ()] == 100
         assert found["strandline_disk_pressure", ()] == 1

@@ -16,7 +16,7 @@ from strandline_broker.seams.clock import ManualClock
 from strandline_broker.seams.threads import SystemThreads
 from strandline_broker.server.config import load
 from strandline_broker.server.partition_report import RateSampler, report
-from strandline_broker.server.tier_metrics import TierTotals, tier_metrics
+from strandline_broker.server.tier_metrics import TierTotals, tier_metrics, tier_report
 from strandline_broker.server.tiering import Tiering, unprotected_bytes
 from strandline_tiered.cost import RequestCounts
 from strandline_tiered.memory_store import MemoryStore
@@ -61,10 +61,13 @@ def test_reports_say_what_is_where() -> None:
         (row,) = report([partition], RateSampler(), 0.0, tiering)
         assert (row["localLogStartOffset"], row["tieredThrough"]) == (0, 0)
         assert "tier" not in row, "no archiver yet"
+        assert tier_report(0, tiering) == tier_report(0, None) == {"broker": 0, "topics": []}
         tiering.roles_changed(cast("Any", Replicas(partition)))
         (row,) = report([partition], RateSampler(), 0.0, tiering)
         assert row["tier"]["state"] == "claiming"
         assert row["tier"]["remoteBytes"] == -1
+        (shown,) = tier_report(0, tiering)["topics"]
+        assert (shown["partitions"], shown["partitionsNotLoaded"], shown["storedBytes"]) == (0, 1, 0)
         await settle(tiering)
         (row,) = report([partition], RateSampler(), 0.0, tiering)
         log = partition.log
@@ -74,6 +77,11 @@ def test_reports_say_what_is_where() -> None:
         assert row["tier"]["remoteEndOffset"] == log.active.base_offset
         assert row["tier"]["unprotectedBytes"] == log.active.size
         assert "problem" not in row["tier"]
+        (shown,) = tier_report(0, tiering)["topics"]
+        assert shown["topicId"] == str(KEYS.topic_id)
+        assert (shown["topic"], shown["partitions"], shown["partitionsNotLoaded"]) == ("t", 1, 0)
+        assert shown["unprotectedBytes"] == log.active.size
+        assert shown["storedBytes"] > row["tier"]["remoteBytes"], "objects have indexes, too"
         totals = TierTotals.of(tiering)
         assert (totals.uploads, totals.failures) == (len(sealed(partition)), 0)
         assert totals.topics["t"].remote_bytes == log.size_bytes - log.active.size
