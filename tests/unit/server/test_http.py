@@ -322,6 +322,7 @@ def test_partitions_as_json() -> None:
             "eligibleLeaderReplicas": [],
             "minInsyncReplicas": 2,
             "partitionEpoch": 4,
+            "recovering": False,
             "followers": [
                 {"broker": 1, "logEndOffset": -1, "lag": -1, "inSync": False},
                 {"broker": 2, "logEndOffset": 18, "lag": 2, "inSync": True},
