@@ -137,11 +137,6 @@ class Leadership:
         self.epoch_start = offset
         self.followers.clear()
 
-    @property
-    def all_have_begun(self) -> bool:
-        """Whether everybody who may be in sync has all from before this epoch."""
-        return self.alone or self.committed_end(self.epoch_start) == self.epoch_start
-
     def confirm(self, state: PartitionState, min_isr: int) -> None:
         """Take over the state that the store has now, within the same epoch.
 

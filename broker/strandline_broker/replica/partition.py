@@ -78,6 +78,7 @@ class Partition(PartitionOffsets):
         "_gaps_excused_since_ms",
         "_high_watermark_waiters",
         "_local_waiters",
+        "_recovered_end",
         "_size_at_high_watermark",
         "_staged",
         "bytes_in",
@@ -120,7 +121,9 @@ class Partition(PartitionOffsets):
         self.recovery = Recovery.NONE
         """What this leader has to do before its partition has recovered."""
         self.on_recovered: Callable[[], None] | None = None
-        """Called when that is done."""
+        """Called when that is done and the store may be told: see `has_recovered`."""
+        # While leading: the log end that all in sync have to reach before that; -1 from then on.
+        self._recovered_end = -1
         self.unfit_epoch = -1
         """Leader epoch in which this broker must not lead (again): its log lost bytes that followers may have."""
         self.high_watermark = max(log.start_offset, min(high_watermark, log.synced_end))
@@ -192,6 +195,7 @@ class Partition(PartitionOffsets):
         self.leader_epoch = epoch
         self.is_leader = True
         self.recovery = recovery
+        self._recovered_end = self.log.end_offset
         self._gaps_excused_since_ms = -1
         self.log.epochs.assign(epoch, self.log.end_offset)
         self.leadership = Leadership(own, state, min_isr, self.log.end_offset, now)
@@ -219,23 +223,22 @@ class Partition(PartitionOffsets):
         if self.recovery is Recovery.NONE:
             return
         self.recovery = Recovery.NONE
+        self._recovered_end = self.log.end_offset
         self.advance_high_watermark()
-        if self.on_recovered is not None:
-            self.on_recovered()
 
     @property
     def has_recovered(self) -> bool:
         """Whether the store, which has this partition as recovering, may be told that it has recovered.
 
-        Not before everybody in sync holds what was recovered: one of them could else be elected without it, and would not
-        know that it has to look into the bucket.
+        Not before everybody in sync holds what was recovered, and they are enough for nobody else to be eligible: one who
+        lacks it could else be elected, and would not know that it has to look into the bucket. Later joiners hold it, too.
         """
         leadership = self.leadership
         return (
             self.recovery is Recovery.NONE
             and leadership is not None
             and leadership.state.recovering
-            and leadership.all_have_begun
+            and self._recovered_end < 0
         )
 
     def start_tiering(self) -> PartitionTier:
@@ -385,6 +388,10 @@ class Partition(PartitionOffsets):
         end = self.log.synced_end if self._fsync else self.log.end_offset
         if not leadership.alone:
             end = leadership.committed_end(end)
+        if 0 <= self._recovered_end <= end:
+            self._recovered_end = -1
+            if self.on_recovered is not None:
+                self.on_recovered()
         if end <= self.high_watermark:
             return
         self.high_watermark = end
@@ -475,7 +482,7 @@ class Partition(PartitionOffsets):
         if broker_id not in leadership.state.replicas:
             raise KafkaError(ErrorCode.UNKNOWN_LEADER_EPOCH, f"broker {broker_id} is no replica of {self!r}")
         follower = leadership.fetched(broker_id, generation, log_end, log_start, self.log.end_offset, now)
-        if log_end > self.high_watermark and leadership.counts(broker_id):
+        if (log_end > self.high_watermark or self._recovered_end >= 0) and leadership.counts(broker_id):
             self.advance_high_watermark()
         if self._deletions:
             self._deletions.wake()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from tests.unit.replica.support import state_of
+from tests.unit.replica.tiered_support import Waiter
 
 from strandline_broker.cluster.model import (
     LEASE,
@@ -31,6 +32,7 @@ from strandline_broker.replica.partition import FlushMode, Partition
 from strandline_broker.replica.recovery import Recovery
 from strandline_broker.seams.clock import ManualClock
 from strandline_broker.seams.sim_disk import SimDisk
+from strandline_broker.wire.batch import Record, build_batch
 
 TOPIC_ID = UUID(int=5)
 KEY: PartitionKey = (TOPIC_ID, 0)
@@ -329,14 +331,15 @@ def test_what_cannot_be_opened_is_given_up_only_if_another_member_could_lead() -
 def test_the_store_is_told_what_has_recovered_and_not_before() -> None:
     async def test(bench: Bench) -> None:
         bench.recovery = Recovery.LOG
-        await bench.begin(state_of((0, 1), replicas=(0, 1), recovering=True))
+        await bench.begin(state_of((0, 1), (1, 1), recovering=True))
+        bench.fetched(1)
         assert await bench.keeper._round()
         assert (await bench.stored()).recovering
         bench.partition.recovered()
         assert bench.keeper._wake.is_set()
         assert await bench.keeper._round()
         stored = await bench.stored()
-        assert (stored.recovering, stored.isr_ids, stored.partition_epoch) == (False, (0,), 1)
+        assert (stored.recovering, stored.isr_ids, stored.partition_epoch) == (False, (0, 1), 1)
         await bench.see()
         assert bench.leadership.attempts == []
         assert await bench.keeper._round()
@@ -351,6 +354,36 @@ def test_it_is_not_told_while_somebody_in_sync_lacks_what_was_recovered() -> Non
         assert await bench.keeper._round()
         assert (await bench.stored()).recovering, "broker 1 has not been heard of"
         bench.fetched(1)
+        assert bench.keeper._wake.is_set()
+        assert await bench.keeper._round()
+        assert not (await bench.stored()).recovering
+
+    scenario(test)
+
+
+def test_it_is_not_told_while_somebody_is_eligible_who_left_without_what_was_recovered() -> None:
+    async def test(bench: Bench) -> None:
+        bench.recovery = Recovery.OFFSETS
+        await bench.begin(state_of((0, 1), (1, 1), recovering=True))
+        bench.fetched(1)
+        batch = bytearray(build_batch([Record(value=b"an offset out of the snapshot")]))
+        bench.partition.stage(cast("Any", Waiter()), [0, 0, -1, -1, -1], memoryview(batch), NOW_MS)
+        bench.partition.commit()
+        bench.partition.recovered()
+        bench.clock.advance(11.0)
+        assert await bench.keeper._round()
+        await bench.see()
+        stored = await bench.stored()
+        assert (stored.isr_ids, [ref.broker_id for ref in stored.elr]) == ((0,), [1])
+        assert await bench.keeper._round()
+        assert (await bench.stored()).recovering, "broker 1 would lead cleanly, without the offset"
+        bench.keeper._wake.clear()
+        bench.fetched(1)
+        assert await bench.keeper._round()
+        await bench.see()
+        assert (await bench.stored()).isr_ids == (0, 1)
+        assert bench.partition.high_watermark == 1
+        assert bench.keeper._wake.is_set()
         assert await bench.keeper._round()
         assert not (await bench.stored()).recovering
 
@@ -359,7 +392,8 @@ def test_it_is_not_told_while_somebody_in_sync_lacks_what_was_recovered() -> Non
 
 def test_a_recovery_of_unknown_outcome_is_told_again() -> None:
     async def test(bench: Bench) -> None:
-        await bench.begin(state_of((0, 1), replicas=(0, 1), recovering=True))
+        await bench.begin(state_of((0, 1), (1, 1), recovering=True))
+        bench.fetched(1)
         bench.store.lose_write = True
         assert not await bench.keeper._round()
         bench.store.lose_write = False

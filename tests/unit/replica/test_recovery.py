@@ -131,6 +131,22 @@ def test_the_store_may_be_told_when_everybody_in_sync_has_what_was_recovered() -
     assert not may_tell(partition), "it knows"
 
 
+def test_the_store_is_not_told_while_others_may_lead_who_were_in_sync_once() -> None:
+    partition = led(5)
+    told: list[int] = []
+    partition.on_recovered = lambda: told.append(partition.high_watermark)
+    alone = state_of((0, 1), epoch=2, replicas=(0, 1), recovering=True)
+    partition.lead(OWN, alone, 2, 0.0, recovery=Recovery.LOG)
+    partition.start_over(40)
+    partition.recovered()
+    partition.follower_fetched(1, 1, 40, 40, 1.0)
+    assert not may_tell(partition), "below its minimum: who was in sync before stays eligible"
+    assert not told
+    partition.lead(OWN, state_of((0, 1), (1, 1), epoch=2, partition_epoch=1, recovering=True), 2, 2.0)
+    assert may_tell(partition)
+    assert told == [40]
+
+
 def test_a_leader_starts_over_in_its_epoch_and_knows_what_came_before() -> None:
     partition = led(5)
     lead(partition, Recovery.LOG)
