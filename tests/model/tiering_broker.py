@@ -335,6 +335,9 @@ class Tiering:
                 return broker, ()
 
     def _put_claim(self, broker: Broker, claim: ClaimName, effect: PutClaim) -> After:
+        resumes = not self.machines[broker.machine].may_write
+        if resumes and not self.switches.claims_when_resuming:
+            return self.hear(broker, Stored(effect))
         if self.switches.claims_before_reading:
             return self._put(broker, claim, (), effect, Stored(effect)), ()
         after, ops = self.hear(broker, Stored(effect))

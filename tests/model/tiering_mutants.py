@@ -121,9 +121,15 @@ MUTANTS = (
     ),
     Mutant(
         "writes-after-resuming",
-        "a leader that resumes its epoch writes nothing to the bucket",
+        "a leader that resumes its epoch writes no manifest and no object",
         Switches(resumes_only_to_serve=False),
         replace(SMALL, resumptions=1),
+    ),
+    Mutant(
+        "reads-before-claiming-again",
+        "a leader that resumes its epoch reads only after its claim is stored",
+        Switches(claims_when_resuming=False),
+        replace(SMALL, resumptions=1, raises=1),
     ),
     Mutant(
         "uploads-uncommitted",

@@ -63,4 +63,5 @@ class Switches:
     followers_obey_their_leader: bool = True
     replicas_start_at_tiered_through: bool = True
     resumes_only_to_serve: bool = True
+    claims_when_resuming: bool = True
     releases_are_fenced: bool = True

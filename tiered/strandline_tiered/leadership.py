@@ -22,7 +22,7 @@ MAX_CONDEMNED = 8000
 
 
 class Phase(Enum):
-    """How far a leadership is. One that resumes its epoch begins with LISTING.
+    """How far a leadership is.
 
     CLAIMING --claim stored--> LISTING --nothing is there--------------+
                                |     ^                                 |
@@ -80,7 +80,7 @@ class Garbage:
 class Leadership:
     """The tiering of one partition under one leader epoch.
 
-    `may_write`: False for a leader that resumed its epoch after a clean stop (design 3.3): it serves, no more.
+    `may_write`: False for a leader that resumed its epoch after a clean stop (design 3.3): it claims and serves, no more.
     `recovering`: the election was unclean, or may have lost bytes, and nobody has recovered since.
     `draft`: what the next manifest will hold; `is_dirty`: it differs from the last one written. `published`: the manifest
     known to be in the bucket, which readers use: at first the one that was loaded. `confirmed`: one of its own, behind

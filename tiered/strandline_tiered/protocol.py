@@ -59,12 +59,12 @@ def begin(
 ) -> Step:
     """Return the leadership of an epoch that begins, and what is to be done first.
 
-    `may_write`: whether this incarnation got this epoch. `recovering`: whether the election was unclean, or an earlier one
-    was, from which nobody has recovered.
+    `may_write`: whether this incarnation got this epoch. Who resumes it claims it, too, for the claim of the life before
+    may not have been stored: a deposed leader could still confirm a manifest, and delete, and who only reads not know it.
+    `recovering`: whether the election was unclean, or an earlier one was, from which nobody has recovered.
     """
-    phase = Phase.CLAIMING if may_write else Phase.LISTING
-    state = Leadership(topic_id, partition, leader_epoch, may_write, recovering, phase)
-    return state, (PutClaim(ClaimName(leader_epoch)) if may_write else ListManifests(),)
+    state = Leadership(topic_id, partition, leader_epoch, may_write, recovering, Phase.CLAIMING)
+    return state, (PutClaim(ClaimName(leader_epoch)),)
 
 
 def may_append(state: Leadership, rules: Rules = RULES) -> bool:

@@ -128,7 +128,7 @@ class Archiver:
         )
 
     def begin(self) -> None:
-        """Claim the epoch, or look what there is where it was resumed."""
+        """Claim the epoch, also where it was resumed, and look what there is."""
         assert self.keys.partition == self.partition.index, "these are its keys"
         self.state, effects = begin(
             self.keys.topic_id,

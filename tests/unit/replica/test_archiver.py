@@ -221,7 +221,7 @@ def test_a_bucket_that_is_away_is_asked_again_and_again(operation: str) -> None:
     run(test)
 
 
-def test_who_resumed_an_epoch_reads_and_writes_nothing() -> None:
+def test_who_resumed_an_epoch_reads_and_writes_nothing_but_the_claim() -> None:
     async def test(world: World) -> None:
         first, _ = world.archive(led())
         await settled(first)

@@ -484,10 +484,12 @@ def test_a_scrub_that_fails_may_be_asked_for_again() -> None:
 # -- resumed leaders --
 
 
-def test_a_leader_that_resumes_its_epoch_reads_and_writes_nothing() -> None:
+def test_a_leader_that_resumes_its_epoch_claims_and_reads_and_writes_nothing_else() -> None:
     former = tiered(30)
     leader = replace(former, may_write=False, asked=[], done=[])
     leader.local = log_of(50)
+    assert leader.asked == [PutClaim(ClaimName(5))]
+    leader.answer(PutClaim)
     assert leader.asked == [ListManifests()]
     leader.run()
     assert leader.state.phase is Phase.READY
