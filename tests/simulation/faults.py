@@ -66,6 +66,7 @@ class Faults:
             "cut-bucket": self._cut_hosts,
             "trap": self._trap,
             "local-trap": self._local_trap,
+            "unclean": self._unclean,
         }
 
     async def run(self, steps: tuple[Step, ...]) -> None:
@@ -404,3 +405,22 @@ class Faults:
                 process.resume()
         else:
             node.start()
+
+    async def _unclean(self, details: dict[str, Any]) -> None:
+        """Leave a leader alone with what it takes, then take it away: who lacks that leads."""
+        cluster = self.cluster
+        node = self._leader_of(details["topic"])
+        if node is None:
+            return
+        others = [other.host for other in cluster.nodes if other is not node]
+        alone = [pair for host in others for pair in self._ways(node.host, host)]
+        self._tasks.append(cluster.loop.create_task(self._cut(alone, details["alone"] + details["lasts"])))
+        await asyncio.sleep(details["alone"])
+        self._befall(node, details["how"])
+        await self._recover(node, details)
+
+    def _leader_of(self, topic: str) -> Node | None:
+        for slice_ in self.cluster.partition_sets():
+            if slice_.topic_name == topic and slice_.partitions[0].leader >= 0:
+                return self.cluster.node(slice_.partitions[0].leader)
+        return None

@@ -84,6 +84,8 @@ class Journal:
     committed: dict[TopicPartition, list[Committed]] = field(default_factory=lambda: defaultdict(list))
     seen: dict[tuple[int, int], bytes] = field(default_factory=dict)
     """The value that some consumer saw at (partition number, offset)."""
+    unclean: set[str] = field(default_factory=set)
+    """Topics that may lose records by unclean elections."""
     times: dict[tuple[int, int], int] = field(default_factory=dict)
     """The timestamps (ms) of committed records at (partition number, offset), where a schedule tiers."""
     lookups: list[Lookup] = field(default_factory=list)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from strandline_broker.wire.batch import iter_batches, iter_records
 from strandline_tiered.content import PartsSource
 from strandline_tiered.envelope import FormatError
-from strandline_tiered.keys import ManifestName, Name, ParsedKey, SegmentName
+from strandline_tiered.keys import MAX_OFFSET, ManifestName, Name, ParsedKey, SegmentName
 from strandline_tiered.manifest import Entry, Manifest, PageRef
 from strandline_tiered.manifest_format import decode_manifest, load_page
 from strandline_tiered.segment_object import verify
@@ -54,6 +54,7 @@ class Ledger:
         self.on_truth: Callable[[TopicPartition], None] = lambda partition: None
         """Told of a partition that has a new highest manifest."""
         self._manifests: dict[TopicPartition, dict[ManifestName, Manifest]] = defaultdict(dict)
+        self._released: dict[TopicPartition, dict[int, bytes]] = defaultdict(dict)
         # What the highest manifest of each partition names, itself or in its pages.
         self._named: dict[TopicPartition, set[Name]] = {}
         self._keys: dict[TopicPartition, ParsedKey] = {}
@@ -112,7 +113,8 @@ class Ledger:
         footer = verify(PartsSource([data])).footer
         if (footer.info.base_offset, footer.info.leader_epoch) != name[:2]:
             self._violation("unreadable object", f"{name} of {partition} calls itself {footer.info}")
-        self.note(partition, data[: footer.log_bytes], name)
+        if partition[0] not in self.journal.unclean:
+            self.note(partition, data[: footer.log_bytes], name)
 
     def entries(self, partition: TopicPartition) -> list[Entry]:
         """Return the entries of the highest manifest, having checked that all they name is there."""
@@ -232,6 +234,28 @@ class Ledger:
             self._violation(
                 "log start too high", f"{who} {partition} {offset}, {self.journal.log_starts[partition]}"
             )
+
+    def releases(self, partition: TopicPartition, offset: int) -> None:
+        """Keep what a leader lets replicas give up below `offset`: no election may lose it any more, clean or not."""
+        log_start = self.journal.log_starts[partition]
+        # All there is: who was replaced may release late what it may release, and less than its successor did.
+        values = self.read(partition, log_start, MAX_OFFSET)
+        missing = next((one for one in range(log_start, offset) if one not in values), None)
+        if missing is not None:
+            self._violation("tiered record lost", f"{partition} offset {missing} is released")
+        self.holds_released(partition, values)
+        self._released[partition].update({one: value for one, value in values.items() if one < offset})
+
+    def holds_released(self, partition: TopicPartition, values: dict[int, bytes]) -> None:
+        """Check that these values of a whole log are those that were released before."""
+        log_start = self.journal.log_starts[partition]
+        for offset, value in self._released[partition].items():
+            if offset >= log_start and values.get(offset) != value:
+                self._violation(
+                    "tiered record lost",
+                    f"{partition} offset {offset}: {value!r}, now {values.get(offset)!r}",
+                )
+                return
 
     def _violation(self, rule: str, text: str) -> None:
         self.journal.violation(rule, text)

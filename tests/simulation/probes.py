@@ -100,7 +100,7 @@ class Probes:
         name = f"{partition.topic}-{partition.index}"
         where = node.host if node is not None else "?"
         journal.event(f"{where} cuts {name} from {partition.log.end_offset} to {offset}")
-        if offset < partition.high_watermark:
+        if offset < partition.high_watermark and partition.topic not in journal.unclean:
             journal.violation(
                 "cut below the high watermark", f"{where} {name}: {partition.high_watermark} to {offset}"
             )
@@ -115,10 +115,13 @@ class Probes:
                 for partition in node.broker.replicas:
                     seen[partition.topic_id, partition.index] = None
         for topic_id, index in seen:
-            self.compare(topic_id, index)
+            self.compare(topic_id, index, finally_=True)
 
-    def compare(self, topic_id: bytes, index: int) -> None:
-        """Compare the replicas of one partition as far as any two of them say that it is committed."""
+    def compare(self, topic_id: bytes, index: int, *, finally_: bool = False) -> None:
+        """Compare the replicas of one partition as far as any two of them say that it is committed.
+
+        Where elections may be unclean they differ for a while.
+        """
         self.journal.count("comparisons")
         replicas: list[tuple[Node, Partition]] = []
         for node in self.cluster.nodes:
@@ -126,6 +129,8 @@ class Probes:
                 continue
             partition = node.broker.replicas.find(topic_id, index)
             if partition is not None and not partition.log.failed:
+                if partition.topic in self.journal.unclean and not finally_:
+                    return
                 replicas.append((node, partition))
         contents: list[dict[int, bytes]] = []
         for node, partition in replicas:

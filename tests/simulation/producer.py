@@ -282,3 +282,32 @@ class CarelessProducer:
                     await client.refresh()
             except ChannelClosed:
                 await client.refresh()
+
+
+class UncleanWriter:
+    """Writes to a partition that may lose what it acknowledges; nobody is told what was, or whether it was."""
+
+    def __init__(self, client: SimClient, partition: TopicPartition) -> None:
+        self.client = client
+        self._partition = partition
+
+    async def run(self) -> None:
+        """Produce until the client stops."""
+        client = self.client
+        number = 0
+        while not client.stopping:
+            await asyncio.sleep(client.rng.uniform(0.1, 0.5))
+            leader = client.leader(self._partition)
+            if leader is None:
+                await client.refresh()
+                continue
+            number += 1
+            value = value_of(Key(client.name, number))
+            data = build_batch([Record(timestamp=client.now_ms(), value=value)])
+            client.journal.count("unclean requests")
+            try:
+                answer = await client.ask(leader.broker, _request(self._partition, data, -1))
+                if messages.read_produced(answer).error:
+                    await client.refresh()
+            except ChannelClosed:
+                await client.refresh()

@@ -43,6 +43,11 @@ class TopicPlan:
     partitions: int
     config: dict[str, str]
 
+    @property
+    def may_lose(self) -> bool:
+        """Whether unclean elections may lose records of it, acknowledged ones too: what is in the bucket stays."""
+        return self.config.get("unclean.leader.election.enable") == "true"
+
 
 @dataclass(frozen=True)
 class Schedule:

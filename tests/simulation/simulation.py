@@ -36,7 +36,7 @@ from tests.simulation.loop import (
     simulate,
 )
 from tests.simulation.probes import Probes, read_batches
-from tests.simulation.producer import CarelessProducer, IdempotentProducer, Lane
+from tests.simulation.producer import CarelessProducer, IdempotentProducer, Lane, UncleanWriter
 from tests.simulation.schedule import Schedule
 from tests.simulation.tiers import Tiers
 
@@ -184,7 +184,8 @@ class Simulation:
         for node in cluster.nodes:
             node.start()
         cluster.controllers[0].start()
-        partitions = [(topic.name, index) for topic in schedule.topics for index in range(topic.partitions)]
+        partitions = self._partitions(may_lose=False)
+        self.journal.unclean |= {topic.name for topic in schedule.topics if topic.may_lose}
         for number in range(schedule.producers):
             client = self._client(f"producer-{number}")
             lanes = [
@@ -203,6 +204,9 @@ class Simulation:
             self.consumers.append(consumer)
             client.process.spawn(consumer.run())
         if self.tiers is not None:
+            for name in sorted(self.journal.unclean):
+                client = self._client("unclean")
+                client.process.spawn(UncleanWriter(client, (name, 0)).run())
             client = self._client("cold")
             self.cold = self.tiers.cold_reader(client, partitions)
             client.process.spawn(self.cold.run())
@@ -271,6 +275,8 @@ class Simulation:
                     missing.append(f"{name} has no leader")
                 elif sorted(state.isr_ids) != sorted(state.replicas):
                     missing.append(f"{name}: ISR {state.isr_ids} of {state.replicas}")
+                elif state.recovering:
+                    missing.append(f"{name} is recovering")
                 elif state.adding or state.removing:
                     missing.append(f"{name} is being reassigned")
         missing += [text for producer in self.producers for text in producer.stuck]
@@ -301,8 +307,13 @@ class Simulation:
                     )
         return missing
 
-    def _partitions(self) -> list[TopicPartition]:
-        return [(topic.name, index) for topic in self.schedule.topics for index in range(topic.partitions)]
+    def _partitions(self, *, may_lose: bool = True) -> list[TopicPartition]:
+        return [
+            (topic.name, index)
+            for topic in self.schedule.topics
+            for index in range(topic.partitions)
+            if may_lose or not topic.may_lose
+        ]
 
     def _leader(self, partition: TopicPartition) -> Partition | None:
         for node in self.cluster.nodes:
@@ -337,9 +348,12 @@ class Simulation:
         """Read everything that is there, and compare the replicas."""
         self.probes.compare_all()
         final = self.journal.history.final
+        for topic in sorted(self.journal.unclean):
+            if self.tiers is not None and (leader := self._leader((topic, 0))) is not None:
+                self.tiers.everything(leader)
         for partition, number in self.journal.partitions.items():
             leader = self._leader(partition)
-            if leader is None:
+            if leader is None or partition[0] in self.journal.unclean:
                 continue
             if self.tiers is not None and leader.tier is not None:
                 final += self.tiers.everything(leader)

@@ -46,6 +46,7 @@ class TierProbes:
     def installed(self) -> Iterator[None]:
         """Watch all logs of this process's brokers."""
         remove_first, ask = retention._remove_first, PartitionTier.ask_log_start
+        authorise = PartitionTier.authorise
         raise_start, start_over, lead = Partition.raise_log_start, Partition.start_over, Partition.lead
 
         def watched_remove_first(log: Log, count: int) -> int:
@@ -71,11 +72,18 @@ class TierProbes:
             if partition.leadership is not before:
                 self.check(_name(partition))
 
+        def watched_authorise(tier: PartitionTier, offset: int, segment_key: str) -> None:
+            name = parse_log_directory(tier._log.directory.rpartition("/")[2])
+            if name is not None and name[0] in self.ledger.journal.unclean:
+                self.ledger.releases(name, offset)
+            authorise(tier, offset, segment_key)
+
         few_entries = partial(Context, tail_entries=TAIL_ENTRIES, page_entries=PAGE_ENTRIES)
         wrapped: list[tuple[Any, str, Any, Any]] = [
             (archiver, "Context", Context, few_entries),
             (retention, "_remove_first", remove_first, watched_remove_first),
             (PartitionTier, "ask_log_start", ask, watched_ask),
+            (PartitionTier, "authorise", authorise, watched_authorise),
             (Partition, "raise_log_start", raise_start, watched_raise_start),
             (Partition, "start_over", start_over, watched_start_over),
             (Partition, "lead", lead, watched_lead),

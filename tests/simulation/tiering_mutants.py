@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.simulation.mutant import Mutant, Patch, step
 from tests.simulation.schedule import Schedule, Step
-from tests.simulation.tiering_schedule import tiered_topics, tiering_settings
+from tests.simulation.tiering_schedule import MAY_LOSE, tiered_topics, tiering_settings
 
 from strandline_broker.replica import archiver
 from strandline_broker.replica.archiver import Archiver
@@ -22,16 +22,20 @@ from strandline_tiered.protocol_rules import RULES
 
 @dataclass(frozen=True)
 class TieringMutant(Mutant):
-    """A mutant that needs a bucket to be seen; `total` is the retention of topic `b` in both tiers."""
+    """A mutant that needs a bucket to be seen.
+
+    `total` is the retention of topic `b` in both tiers. `may_lose`: there is a topic with unclean elections, too.
+    """
 
     total: dict[str, str] = field(default_factory=dict)
+    may_lose: bool = False
 
     @property
     def schedule(self) -> Schedule:
         """A short schedule with these faults alone."""
         return Schedule(
             0,
-            tiered_topics(total=self.total),
+            tiered_topics(total=self.total) + ((MAY_LOSE,) if self.may_lose else ()),
             self.steps,
             settings=tiering_settings(max_unuploaded_age_ms=2_000, scrub_interval_ms=4_000),
             duration_s=self.steps[-1].at + 12,
@@ -114,6 +118,10 @@ def _scrubs_by_age() -> list[Patch]:
     return [(RULES, "is_collectable", lambda name_epoch, leader_epoch: True)]
 
 
+def _keeps_its_log() -> list[Patch]:
+    return [(RULES, "must_start_again", lambda agreed_end, manifest_end: False)]
+
+
 def _bucket(when: float, lasts: float, requests: str, *nodes: int, **rates: float) -> Step:
     hosts = [f"broker-{node}" for node in nodes]
     return step(when, "bucket", hosts=hosts, rates=rates, requests=requests, lasts=lasts)
@@ -176,6 +184,12 @@ TIERING_MUTANTS: dict[str, Mutant] = {
         "a leader reads the manifests without a claim",
         _does_not_claim,
         _deposed_unawares(0, successor_writes=False),
+    ),
+    "keeps-its-log": TieringMutant(
+        "after an unclean election, a log that lacks what the manifest holds is kept",
+        _keeps_its_log,
+        (step(8, "unclean", topic=MAY_LOSE.name, alone=6.0, how="kill", lasts=6.0),),
+        may_lose=True,
     ),
     "scrubs-by-age": TieringMutant(
         "a scrub collects what is not published yet",

@@ -28,6 +28,18 @@ from tests.simulation.schedule import (
 )
 
 TIERING_SEEDS = 1_000_000
+MAY_LOSE = TopicPlan(
+    "u",
+    1,
+    {
+        "min.insync.replicas": "1",
+        "unclean.leader.election.enable": "true",
+        "internal.segment.bytes": "400",
+        "remote.storage.enable": "true",
+        "local.retention.bytes": "400",
+    },
+)
+"""Of this topic only what is in the bucket survives unclean elections, and that does."""
 _MAX_UNUPLOADED_AGE_MS = (2_000, 4_000, 8_000)
 
 
@@ -112,6 +124,16 @@ def _wipe(rng: random.Random) -> dict[str, Any]:
     return {"node": rng.randrange(BROKERS), "down": round(rng.uniform(0.3, 6), 3)}
 
 
+def _unclean(rng: random.Random) -> dict[str, Any]:
+    """A leader is alone for so long, and then away."""
+    return {
+        "topic": MAY_LOSE.name,
+        "alone": round(rng.uniform(3.0, 7.0), 3),
+        "how": rng.choice(("kill", "isolate", "pause")),
+        "lasts": round(rng.uniform(5.0, 9.0), 3),
+    }
+
+
 def _delete_records(rng: random.Random) -> dict[str, Any]:
     """Records go up to some share of what is acknowledged."""
     topic, partition = rng.choice((("a", 0), ("a", 1), ("b", 0)))
@@ -125,12 +147,14 @@ TIER_FAULTS: dict[str, tuple[int, Draw]] = {
     "local-trap": (3, _local_trap),
     "wipe": (2, _wipe),
 }
+UNCLEAN: dict[str, tuple[int, Draw]] = {"unclean": (1, _unclean)}
+"""For schedules with a topic that may lose records."""
 TIER_OPERATIONS: dict[str, tuple[int, Draw]] = {
     "delete-records": (3, _delete_records),
     "reassign": OPERATIONS["reassign"],
     "elect-preferred": OPERATIONS["elect-preferred"],
 }
-ALL_FAULTS = frozenset(FAULTS) | frozenset(TIER_FAULTS)
+ALL_FAULTS = frozenset(FAULTS) | frozenset(TIER_FAULTS) | frozenset(UNCLEAN)
 
 
 def draw_tiering(seed: int) -> Schedule:
@@ -157,13 +181,19 @@ def draw_tiering(seed: int) -> Schedule:
         ({"local.retention.bytes": str(rng.choice((1, 600, 1_500)))}, {"local.retention.ms": "3000"})
     )
     total = rng.choice(({}, {"retention.bytes": "3000"}, {"retention.ms": "15000"}))
+    plans = tiered_topics(minimum_b, rng.choice((500, 800, 1_500)), local, total)
+    settings = tiering_settings(rng.choice(_MAX_UNUPLOADED_AGE_MS), rng.choice((4_000, 12_000)))
+    if rng.random() < 0.3:
+        plans += (MAY_LOSE,)
+        steps += [draw_step(rng, UNCLEAN) for _ in range(rng.randint(1, 3))]
+        steps.sort(key=lambda step: step.at)
     return Schedule(
         seed,
-        tiered_topics(minimum_b, rng.choice((500, 800, 1_500)), local, total),
+        plans,
         tuple(steps),
         flush="Replicated" if replicated else "Fsync",
         interval_s=INTERVAL_S,
-        settings=tiering_settings(rng.choice(_MAX_UNUPLOADED_AGE_MS), rng.choice((4_000, 12_000))),
+        settings=settings,
         operations=OPERATIONS_LEAST,
         tiering=True,
     )

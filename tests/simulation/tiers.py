@@ -92,7 +92,8 @@ class Tiers:
         name = (leader.topic, leader.index)
         number = self.journal.number_of(name)
         self.probes.check(name)
-        self.probes.note_local(leader)
+        if leader.topic not in self.journal.unclean:
+            self.probes.note_local(leader)
         log_start, local_start = leader.log_start_offset, leader.log.start_offset
         if log_start < self.journal.deleted[name]:
             self.journal.violation(
@@ -101,11 +102,21 @@ class Tiers:
             )
         seen = self.journal.seen
         values = {offset: seen.get((number, offset)) for offset in range(log_start)}
-        values |= self.ledger.read(name, log_start, local_start)
+        in_bucket = self.ledger.read(name, log_start, leader.high_watermark)
+        values |= {offset: value for offset, value in in_bucket.items() if offset < local_start}
         for batch in read_batches(leader, leader.high_watermark).values():
             for record in iter_records(batch):
                 if record.offset >= log_start:
                     values[record.offset] = record.value or b""
+        for offset, value in in_bucket.items():
+            if values.get(offset) != value:
+                self.journal.violation(
+                    "tiers differ", f"{name} offset {offset}: {value!r}, here {values.get(offset)!r}"
+                )
+        holes = [offset for offset in range(log_start, leader.high_watermark) if values.get(offset) is None]
+        if holes:
+            self.journal.violation("hole", f"{name} offset {holes[0]} is in no tier")
+        self.ledger.holds_released(name, {k: v for k, v in values.items() if v is not None})
         for offset, value in values.items():
             if value is not None and seen.get((number, offset), value) != value:
                 self.journal.violation("one offset, two values", f"{name} offset {offset} in the end")
