@@ -201,27 +201,39 @@ async def identify(target: Target, source: UUID) -> Identity:
 
 
 async def settle(target: Target, source: UUID, identity: Identity) -> None:
-    """Give the cluster its id if it has none, and note what is being restored since when. Raises StoreError."""
+    """Give the cluster its id if it has none, and note what is being restored since when. Raises StoreError.
+
+    Producers of the lost cluster live on, and restored logs remember the sequences of their last batches: no id of theirs
+    is given to another. How many were given is not in the bucket. So blocks go on from the number of the second in which
+    the restore began, which no cluster has reached that gave less than a block in every second of its life.
+    """
     assert target.store is not None, "a dry run writes nothing"
     note = {
         ANNOTATION_RESTORED_FROM: str(source),
         ANNOTATION_RESTORED_AT: format_time(identity.restored_at_ms),
     }
+    block = identity.restored_at_ms // 1000
     obj = await _state(target)
     if obj is None:
-        obj = ClusterState(cluster=target.cluster, cluster_id=str(identity.cluster_id)).to_object()
+        obj = ClusterState(
+            cluster=target.cluster, cluster_id=str(identity.cluster_id), next_producer_id_block=block
+        ).to_object()
         obj["metadata"]["annotations"] = note
         await target.store.create(CLUSTER_STATE, obj)
         return
     annotations = obj["metadata"].get("annotations") or {}
-    if note.items() <= annotations.items():
+    given = obj["spec"]["nextProducerIdBlock"]
+    if note.items() <= annotations.items() and given >= block:
         return
     await target.store.patch_if(
         CLUSTER_STATE,
         obj["metadata"]["name"],
         uid=obj["metadata"]["uid"],
-        tests=[("/spec/clusterId", str(identity.cluster_id))],
-        operations=[{"op": "add", "path": "/metadata/annotations", "value": annotations | note}],
+        tests=[("/spec/clusterId", str(identity.cluster_id)), ("/spec/nextProducerIdBlock", given)],
+        operations=[
+            {"op": "add", "path": "/metadata/annotations", "value": annotations | note},
+            {"op": "replace", "path": "/spec/nextProducerIdBlock", "value": max(given, block)},
+        ],
     )
 
 

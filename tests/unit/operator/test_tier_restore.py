@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -97,9 +98,13 @@ def create(data_dir: Path, kind: str, obj: Object) -> None:
     asyncio.run(work())
 
 
-def cluster_id(data_dir: Path) -> UUID:
+def state_of(data_dir: Path) -> ClusterState:
     (state,) = map(ClusterState.from_object, objects(data_dir, CLUSTER_STATE))
-    return UUID(state.cluster_id)
+    return state
+
+
+def cluster_id(data_dir: Path) -> UUID:
+    return UUID(state_of(data_dir).cluster_id)
 
 
 def test_a_dry_run_shows_everything_and_writes_nothing(bucket: Path, data_dir: Path) -> None:
@@ -154,6 +159,21 @@ def test_the_store_and_the_bucket_have_everything_afterwards(bucket: Path, data_
         main, ["tier", "verify", "--bucket", str(bucket), "--cluster", str(new), "--deep"]
     )
     assert verified.exit_code == 0, verified.output
+
+
+@pytest.mark.parametrize("given", [None, 3, 1 << 40])
+def test_no_producer_gets_an_id_that_one_of_the_lost_cluster_has(
+    bucket: Path, data_dir: Path, given: int | None
+) -> None:
+    began_s = int(time.time())
+    if given is not None:
+        known = ClusterState(cluster=CLUSTER_NAME, cluster_id=str(uuid4()), next_producer_id_block=given)
+        create(data_dir, CLUSTER_STATE, known.to_object())
+    assert restore(bucket, data_dir).exit_code == 0
+    block = state_of(data_dir).next_producer_id_block
+    assert block >= max(began_s, given or 0)
+    assert restore(bucket, data_dir).exit_code == 0
+    assert state_of(data_dir).next_producer_id_block == block
 
 
 def test_running_it_again_changes_nothing(bucket: Path, data_dir: Path) -> None:
