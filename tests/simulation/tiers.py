@@ -108,10 +108,10 @@ class Tiers:
             for record in iter_records(batch):
                 if record.offset >= log_start:
                     values[record.offset] = record.value or b""
-        for offset, value in in_bucket.items():
-            if values.get(offset) != value:
+        for offset, stored in in_bucket.items():
+            if values.get(offset) != stored:
                 self.journal.violation(
-                    "tiers differ", f"{name} offset {offset}: {value!r}, here {values.get(offset)!r}"
+                    "tiers differ", f"{name} offset {offset}: {stored!r}, here {values.get(offset)!r}"
                 )
         holes = [offset for offset in range(log_start, leader.high_watermark) if values.get(offset) is None]
         if holes:
