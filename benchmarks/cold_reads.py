@@ -24,8 +24,8 @@ from benchmarks.tiered_broker import TIERED, TieredBroker
 from benchmarks.tiering_scale import BATCH_BYTES, Scale, TieringExperiment
 
 CHUNK_BYTES = 4 << 20
-CONCURRENCY = 8
-"""As a broker's reader has them (`bucket_log.reader_config`)."""
+CONCURRENCY = 6
+"""As a broker's reader has them with the default of `tiering_cache_memory_bytes` (`bucket_log.reader_config`)."""
 _APART = 3
 """Chunks between two places of which the first byte is measured: none finds what another one brought."""
 _FIRST_FETCH_BYTES = 64 << 10

@@ -61,7 +61,13 @@ def reader_config(memory_bytes: int, *, has_disk: bool) -> ReaderConfig:
     """Return bounds for `memory_bytes`, MIN_MEMORY_BYTES at least: fewer requests at once where that is little."""
     room = memory_bytes - (MAX_PENDING * _CHUNK_BYTES if has_disk else 0)
     requests = max(1, min(_MAX_REQUESTS, room // (2 * _CHUNK_BYTES)))
-    return ReaderConfig(memory_bytes=memory_bytes, chunk_bytes=_CHUNK_BYTES, max_requests=requests)
+    # One reader alone may keep all requests busy: a connection to a bucket is slow, many are not.
+    return ReaderConfig(
+        memory_bytes=memory_bytes,
+        chunk_bytes=_CHUNK_BYTES,
+        max_requests=requests,
+        max_ahead_chunks=requests,
+    )
 
 
 class BucketReader:
