@@ -20,20 +20,21 @@ class ChunkName(NamedTuple):
 
 
 class Evicted(NamedTuple, Generic[V]):
-    """What had to go. `unused`: it was read ahead and nobody asked for it."""
+    """What had to go. `ahead`: it was read ahead; `unused`: and nobody asked for it since."""
 
     name: ChunkName
     value: V
+    ahead: bool
     unused: bool
 
 
 class _Entry(Generic[V]):
-    __slots__ = ("size", "unused", "value")
+    __slots__ = ("ahead", "size", "unused", "value")
 
-    def __init__(self, value: V, size: int, unused: bool) -> None:
+    def __init__(self, value: V, size: int, ahead: bool) -> None:
         self.value = value
         self.size = size
-        self.unused = unused
+        self.ahead = self.unused = ahead
 
 
 class ChunkCache(Generic[V]):
@@ -77,7 +78,7 @@ class ChunkCache(Generic[V]):
                 raise MemoryError(f"no room for {size} bytes beside {self.used_bytes} of {self.limit_bytes}")
             name, entry = self._entries.popitem(last=False)
             self._forget(entry)
-            evicted.append(Evicted(name, entry.value, entry.unused))
+            evicted.append(Evicted(name, entry.value, entry.ahead, entry.unused))
         self.used_bytes += size
         return evicted
 
@@ -89,7 +90,7 @@ class ChunkCache(Generic[V]):
     def fill(self, name: ChunkName, value: V, size: int, *, unused: bool) -> None:
         """Turn a reservation of `size` bytes into an entry. `unused`: nobody asked for it yet."""
         self.discard(name)
-        self._entries[name] = _Entry(value, size, unused)
+        self._entries[name] = _Entry(value, size, ahead=unused)
         if unused:
             self.unused_bytes += size
 

@@ -8,6 +8,8 @@ size, a multiple of the blocks that have checksums, so what a reader gets was ve
 - *Read-ahead*: a reader that goes on where it stopped gets 1, 2, 4, ... chunks ahead of it, up to a bound, and into the
   segment that follows. Read-ahead takes only idle request slots and at most half of the memory with chunks that nobody has
   asked for yet. They stay as long as their reader comes nearer: what it is done with goes before.
+- *Disk*: what memory has no room for goes there, but not what was read ahead. Who reads a whole topic would else write it
+  all to a disk that has better things to do, and who reads it again has it read ahead again, without waiting.
 - *Bounds*: memory (chunks, tails and what is on its way), requests at once, requests that wait. At the last bound callers
   get `Unavailable` and come again.
 """
@@ -280,7 +282,7 @@ class RemoteReader:
         for evicted in self._cache.reserve(size):
             if evicted.unused:
                 self.counters.unused += 1
-            elif self._disk is not None and isinstance(evicted.value, bytes):
+            elif self._disk is not None and not evicted.ahead and isinstance(evicted.value, bytes):
                 self._disk.offer(evicted.name, evicted.value)
 
     async def _get_tail(self, segment: SegmentRef) -> Tail:

@@ -326,6 +326,24 @@ def test_evicted_chunks_come_back_from_the_disk(tmp_path: Path) -> None:
     virtually(scenario)
 
 
+def test_a_sequential_reader_does_not_write_what_it_reads_to_the_disk(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bucket = Bucket(60 * MIB)
+        disk = DiskCache(tmp_path / "cache", 100 * MIB, in_thread=inline)
+        disk.open()
+        reader = bucket.reader(disk=disk)
+        for position in range(0, 60 * MIB, MIB // 2):
+            # A little more than it goes on by, as who looks for the end of a batch.
+            await reader.read(bucket.segments[0], position, MIB // 2 + 1000)
+            await asyncio.sleep(1)
+        await disk.close()
+        # What it had to wait for, in the beginning, was not read ahead.
+        assert disk.used_bytes < 3 * MIB
+        assert reader.counters.read_ahead > 55
+
+    virtually(scenario)
+
+
 def test_closing_ends_what_is_under_way() -> None:
     async def scenario() -> None:
         bucket = Bucket(8 * MIB, delay_s=100)
