@@ -11,6 +11,7 @@ from tests.integration.support import Client, cluster, leads, run, running, unti
 from tests.integration.test_groups import ask, committed
 from tests.integration.test_reassignment import states
 from tests.integration.test_tiering import CONFIG, Away, read_all, texts, tier, write
+from tests.unit.log.support import FailingDisk
 
 from strandline_broker.cluster.internal_topics import CONSUMER_OFFSETS
 from strandline_broker.cluster.model import PARTITION_SET, PartitionState, new_partition_set
@@ -21,11 +22,16 @@ from strandline_broker.server.partition_report import RateSampler, report
 from strandline_broker.wire.api_keys import ApiKey
 from strandline_tiered.directory_store import DirectoryStore
 from strandline_tiered.faulty_store import FaultyStore
-from strandline_tiered.keys import OffsetsName, PartitionKeys
+from strandline_tiered.keys import ClaimName, OffsetsName, PartitionKeys
 from strandline_tiered.memory_store import MemoryStore
 from strandline_tiered.offsets_snapshot import CommittedOffset, OffsetsSnapshot, TopicPartition
 from strandline_tiered.offsets_store import write_offsets
 
+FAST = {
+    "log_retention_check_interval_ms": "100",
+    "replica_lag_time_max_ms": "1000",
+    "replica_fetch_wait_max_ms": "200",
+}
 OFFSETS_ID = UUID(int=11)
 FETCH_OFFSETS = {
     "groups": [{"group_id": "g", "member_id": None, "member_epoch": -1, "topics": None}],
@@ -89,6 +95,60 @@ def test_who_lacks_what_is_in_the_bucket_begins_behind_it(tmp_path: Path) -> Non
             await until(lambda: three.leader() is three.brokers[former])
             await until(lambda: tier(three, former).remote is not None)
             assert await read_all(three, three.brokers[former]) == texts(0, end + 30)
+            assert not states(three)[0].recovering
+
+    run(scenario())
+
+
+def test_a_store_that_was_put_back_learns_from_the_bucket_which_epochs_were_used(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bucket = MemoryStore()
+        async with trio(tmp_path, bucket=bucket, **FAST) as three:
+            await three.made.create_topic(TOPIC, replicas=3, config=CONFIG)
+            leader = await three.in_sync(3)
+            await write(three, 0, 50)
+            broker_id = leader.config.broker_id
+            await until(lambda: tier(three, broker_id).tiered_through > 30)
+            assert leader.tiering is not None
+            (archiver,) = leader.tiering
+            await bucket.put(archiver.keys.key(ClaimName(40)), ())
+            await write(three, 50, 100)
+            await until(lambda: states(three)[0].leader_epoch == 41)
+            await until(lambda: not states(three)[0].recovering)
+            assert states(three)[0].leader == broker_id
+            await until(lambda: tier(three, broker_id).tiered_through > 80)
+            assert await read_all(three, leader) == texts(0, 100), "nothing that it has is lost"
+
+    run(scenario())
+
+
+def test_a_log_that_failed_and_is_led_on_goes_to_the_bucket_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bucket = MemoryStore()
+        async with trio(tmp_path, bucket=bucket, **FAST) as three:
+            victim = 0
+            await three.stop(victim)
+            disk = FailingDisk(tmp_path / "broker-0")
+            broker = await three.start(victim, disk=disk)
+            for other in (1, 2):
+                await three.stop(other)
+            await three.made.create_topic(TOPIC, replicas=1, config=CONFIG)
+            await until(lambda: three.leader() is not None)
+            await write(three, 0, 50)
+            await until(lambda: tier(three, victim).tiered_through > 30)
+            partition = three.partition(victim)
+            assert partition is not None
+            epoch = partition.leader_epoch
+            disk.fail_sync = True
+            broker.flusher.request(partition.log)
+            await three.write(b"not taken")
+            await until(lambda: bool(partition.log.failed))
+            disk.fail_sync = False
+            await broker._revive_failed_logs()
+            await until(lambda: partition.leader_epoch == epoch + 1)
+            start = partition.log.end_offset
+            await write(three, start, start + 50)
+            await until(lambda: tier(three, victim).tiered_through > start + 30)
             assert not states(three)[0].recovering
 
     run(scenario())

@@ -20,7 +20,9 @@ from strandline_broker.cluster.backoff import Backoff
 from strandline_broker.errors import KafkaError
 from strandline_broker.replica.recovery import Recovery
 from strandline_broker.replica.remote import RemoteError
+from strandline_broker.replica.tier import Renewal
 from strandline_tiered.epochs import history_of
+from strandline_tiered.keys import ClaimName, ManifestName
 from strandline_tiered.leadership import Context, LocalLog, Phase
 from strandline_tiered.manifest import Entry
 from strandline_tiered.protocol import begin, may_append, step
@@ -28,6 +30,7 @@ from strandline_tiered.protocol_messages import (
     Deleted,
     Event,
     Failed,
+    Listed,
     LogChanged,
     PageNeeded,
     RaiseLogStart,
@@ -86,7 +89,9 @@ class Archiver:
         rng: random.Random,
         may_write: bool,
         max_uploads: int,
+        wants_epoch: bool = False,
     ) -> None:
+        """`wants_epoch`: nobody else will give this leader an epoch in which it may write: it has to ask itself."""
         assert partition.tier is not None, "only tiered partitions are archived"
         self.partition = partition
         self.leader_epoch = partition.leader_epoch
@@ -102,6 +107,7 @@ class Archiver:
         self._rng = rng
         self._may_write = may_write
         self._max_uploads = max_uploads
+        self._wants_epoch = wants_epoch
         # In the order of their beginning, in which they are ended.
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._backoffs: dict[type[Effect], Backoff] = {}
@@ -181,6 +187,7 @@ class Archiver:
             assert self.state.published is not None
             self._read_by(self.state.published)
         self._carry_out(effects)
+        self._ask_for_epoch(event)
         if self._replaces_log:
             return
         if not was_ready and self.state.phase is Phase.READY and self._tier.wanted_log_start:
@@ -189,6 +196,20 @@ class Archiver:
             logger.info("%r: its log, which ends at %d, is in line with the bucket", self.partition,
                         self.partition.log.end_offset)  # fmt: skip
             self.partition.recovered()
+
+    def _ask_for_epoch(self, event: Event) -> None:
+        """Ask for a higher epoch where this one can write nothing more although the store may still give it to this leader.
+
+        Where another was elected, the store refuses. Where it was not, it is a store that was put back: the bucket has been
+        written in epochs that it does not know.
+        """
+        if self.state.phase is Phase.SUPERSEDED and isinstance(event, Listed):
+            epochs = [name.leader_epoch for name in event.names if isinstance(name, ClaimName | ManifestName)]
+            self._tier.renewal = Renewal(max(epochs), recovering=True)
+            logger.warning("%r: the bucket was written in epoch %d", self.partition, max(epochs))
+        elif self._wants_epoch and self.state.phase is Phase.READY:
+            # As soon as the bucket answers: until then another epoch were of no use.
+            self._tier.renewal = Renewal(self.leader_epoch, recovering=False)
 
     @property
     def _replaces_log(self) -> bool:

@@ -1,8 +1,8 @@
 """A leader's changes of the ISR: who caught up joins, who lags or will stop leaves, a leader whose log failed steps down.
 
 One task per broker. It decides from what `Leadership` knows and from the Leases in the view, and writes one patch for each
-PartitionSet, which tests the partition epochs that it decided from. That a partition has recovered (ADR 0011) is told to
-the store in the same way. The order is what makes it safe (design section 3.4):
+PartitionSet, which tests the partition epochs that it decided from. That a partition has recovered, or its leader needs
+another epoch (ADR 0011), is told to the store in the same way. The order is what makes it safe (design section 3.4):
 
     decide ──▶ counted as an attempt ──▶ on this disk, if somebody joins ──▶ sent to the store
        ──stored: the view brings it, confirmed──▶ done
@@ -22,7 +22,15 @@ from strandline_broker.cluster.backoff import Backoff
 from strandline_broker.cluster.model import PARTITION_SET, BrokerPhase
 from strandline_broker.cluster.patches import patch_partitions
 from strandline_broker.cluster.store import Conflict, Invalid, NotFound, StoreError, Unavailable
-from strandline_broker.cluster.transitions import depose, grow_isr, recovered, shrink_isr, spared, step_down
+from strandline_broker.cluster.transitions import (
+    depose,
+    grow_isr,
+    recovered,
+    renew_epoch,
+    shrink_isr,
+    spared,
+    step_down,
+)
 from strandline_broker.replica.attempts import encode_attempts
 
 if TYPE_CHECKING:
@@ -215,6 +223,14 @@ class IsrKeeper:
                 new = grown
         if new is state and partition.has_recovered:
             new = recovered(state, broker_id=partition.leader_id, leader_epoch=leadership.epoch)
+        if new is state and partition.tier is not None and (renewal := partition.tier.renewal) is not None:
+            new = renew_epoch(
+                state,
+                broker_id=partition.leader_id,
+                leader_epoch=leadership.epoch,
+                above=renewal.above,
+                recovering=renewal.recovering,
+            )
         if new is state or not leadership.attempt(new):
             return None
         return slice_, new
@@ -272,11 +288,13 @@ class IsrKeeper:
             self.shrinks += max(0, before - after)
             self.expansions += max(0, after - before)
             settled = slice_.partition(index).recovering and not state.recovering
+            renewed = state.leader != -1 and state.leader_epoch > slice_.partition(index).leader_epoch
             logger.info(
-                "%s-%d: %sISR %s in partition epoch %d",
+                "%s-%d: %s%sISR %s in partition epoch %d",
                 slice_.topic_name,
                 index,
                 "recovered, " if settled else "",
+                f"led on in epoch {state.leader_epoch}, " if renewed else "",
                 list(state.isr_ids),
                 state.partition_epoch,
             )

@@ -9,7 +9,7 @@ Who uses it: `Partition`, which owns one if it is tiered; the archiver of a lead
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.wire.fetch import TierNews
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from strandline_broker.replica.remote import RemoteLog
 
 
+class Renewal(NamedTuple):
+    """Why a leader needs another epoch: see `transitions.renew_epoch`."""
+
+    above: int
+    recovering: bool
+
+
 class PartitionTier:
     """See the module."""
 
@@ -30,6 +37,7 @@ class PartitionTier:
         "_moved",
         "on_wanted",
         "remote",
+        "renewal",
         "segment_key",
         "wanted_log_start",
     )
@@ -50,6 +58,8 @@ class PartitionTier:
         """While leading: where the log is to begin, once that is in the bucket."""
         self.on_wanted: Callable[[], None] | None = None
         """Called, while leading, when `wanted_log_start` rose."""
+        self.renewal: Renewal | None = None
+        """While leading: the other epoch that it needs to go on in the bucket; `IsrKeeper` asks the store for it."""
 
     @property
     def _bounds(self) -> LogTier:
@@ -84,6 +94,7 @@ class PartitionTier:
         self.segment_key = ""
         self.wanted_log_start = 0
         self.on_wanted = None
+        self.renewal = None
 
     def authorise(self, offset: int, segment_key: str) -> None:
         """Let everything below `offset` be deleted on local disks: this leader wrote its manifest, and looked.

@@ -5,7 +5,8 @@ partition is led here and ends the others; `run` looks after all of them twice a
 sealed by age, retention, scrubs.
 
 An epoch is begun once. Who leads again in the same epoch, after a restart or because its log failed, serves what is in the
-bucket and writes nothing: what it sent before may still land there (design sections 3.3 and 7.3).
+bucket and writes nothing: what it sent before may still land there (design sections 3.3 and 7.3). After a restart the
+controller gives it another epoch; where only the log failed it asks for one.
 """
 
 from __future__ import annotations
@@ -247,7 +248,8 @@ class Tiering:
         leadership = partition.leadership
         assert leadership is not None, "led here"
         epoch = partition.leader_epoch
-        is_new = leadership.state.leader_incarnation == self._incarnation and self._begun.get(key, -1) < epoch
+        is_own = leadership.state.leader_incarnation == self._incarnation
+        is_new = is_own and self._begun.get(key, -1) < epoch
         self._begun[key] = max(epoch, self._begun.get(key, -1))
         keys = PartitionKeys(self._cluster_id, partition.topic, key[0], key[1])
         archiver = self._archivers[key] = Archiver(
@@ -261,6 +263,8 @@ class Tiering:
             rng=self._rng,
             may_write=is_new,
             max_uploads=UPLOADS_PER_PARTITION,
+            # To an earlier start's epoch the controller gives a successor.
+            wants_epoch=is_own and not is_new,
         )
         interval_s = self._config.tiering_scrub_interval_ms / 1000
         self._scrub_at[key] = self._clock.monotonic() + interval_s * self._rng.uniform(0.1, 1.0)

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.cluster.support import broker, live, offline, partition, refs
 
 from strandline_broker.cluster.model import NO_LEADER, ReplicaRef
-from strandline_broker.cluster.transitions import RULES, Outcome, elect, fence, react, recovered
+from strandline_broker.cluster.transitions import RULES, Outcome, elect, fence, react, recovered, renew_epoch
 
 
 def test_a_healthy_leader_stays() -> None:
@@ -247,6 +247,29 @@ def test_only_the_leader_of_the_epoch_says_that_a_partition_has_recovered() -> N
     assert recovered(offline(1, 2, recovering=True), broker_id=1, leader_epoch=3).recovering
     intact = partition(1, 2)
     assert recovered(intact, broker_id=1, leader_epoch=3) is intact
+
+
+@pytest.mark.parametrize(("above", "epoch"), [(0, 4), (3, 4), (9, 10)])
+@pytest.mark.parametrize("recovering", [True, False])
+def test_a_leader_gets_a_higher_epoch_where_it_can_do_nothing_more_in_its_own(
+    above: int, epoch: int, recovering: bool
+) -> None:
+    state = partition(1, 2, isr=refs(1), elr=refs(2))
+    new = renew_epoch(state, broker_id=1, leader_epoch=3, above=above, recovering=recovering)
+    assert new == replace(
+        state, leader_epoch=epoch, partition_epoch=state.partition_epoch + 1, recovering=recovering
+    )
+    still = renew_epoch(
+        replace(state, recovering=True), broker_id=1, leader_epoch=3, above=0, recovering=False
+    )
+    assert still.recovering, "only the leader of an epoch that has recovered takes that away"
+    assert react(new, live=live(1), min_isr=2).outcome is Outcome.UNCHANGED
+
+
+def test_nobody_else_gets_one() -> None:
+    state = partition(1, 2)
+    assert renew_epoch(state, broker_id=2, leader_epoch=3, above=9, recovering=True) is state
+    assert renew_epoch(state, broker_id=1, leader_epoch=2, above=9, recovering=True) is state
 
 
 def test_a_restored_partition_that_nobody_was_in_sync_of_is_led_by_whoever_lives() -> None:

@@ -34,6 +34,7 @@ from strandline_broker.cluster.transitions import (
     is_reassigning,
     react,
     recovered,
+    renew_epoch,
     request_reassignment,
     shrink_isr,
     start_reassignment,
@@ -65,11 +66,11 @@ class World:
         incarnation = f"{broker_id}.{self.starts[broker_id]}"
         self.live[broker_id] = broker(broker_id, self.generations[broker_id], incarnation, draining=draining)
 
-    def become(self, new: PartitionState) -> None:
-        self.check(self.state, new)
+    def become(self, new: PartitionState, *, renewed: bool = False) -> None:
+        self.check(self.state, new, renewed=renewed)
         self.state = new
 
-    def check(self, old: PartitionState | None, new: PartitionState) -> None:
+    def check(self, old: PartitionState | None, new: PartitionState, *, renewed: bool = False) -> None:
         isr, elr = set(new.isr_ids), {ref.broker_id for ref in new.elr}
         assert isr, "the ISR never loses its last member"
         assert len(isr) == len(new.isr)
@@ -89,7 +90,7 @@ class World:
         assert (new == old) == (new.partition_epoch == old.partition_epoch)
         assert new.partition_epoch >= old.partition_epoch
         led_by_another = (new.leader, new.leader_incarnation) != (old.leader, old.leader_incarnation)
-        assert led_by_another == (new.leader_epoch > old.leader_epoch)
+        assert (led_by_another or renewed) == (new.leader_epoch > old.leader_epoch)
         assert PartitionState.from_object(new.to_object()) == new
 
     def check_election(self, old: PartitionState, election: Election) -> None:
@@ -196,6 +197,19 @@ def take_step(world: World, draw: Any) -> None:
             assert (state.leader, state.leader_epoch, state.recovering) == (broker_id, epoch, True)
             assert new == replace(state, recovering=False, partition_epoch=state.partition_epoch + 1)
         world.become(new)
+    elif action == "renew":
+        epoch = draw(st.integers(state.leader_epoch - 1, state.leader_epoch))
+        above, recovering = draw(st.integers(0, state.leader_epoch + 3)), draw(st.booleans())
+        new = renew_epoch(state, broker_id=broker_id, leader_epoch=epoch, above=above, recovering=recovering)
+        if new is not state:
+            assert (state.leader, state.leader_epoch) == (broker_id, epoch)
+            assert new.leader_epoch > max(epoch, above)
+            assert (new.isr, new.elr, new.leader_incarnation) == (
+                state.isr,
+                state.elr,
+                state.leader_incarnation,
+            )
+        world.become(new, renewed=new is not state)
     else:
         assert action == "configure"
         world.min_isr = draw(st.integers(1, 4))
@@ -205,13 +219,14 @@ def take_step(world: World, draw: Any) -> None:
         new = changed.partitions[0]
         assert set(new.elr) <= set(state.elr), "a setting makes nobody eligible"
         world.become(new)
-    if action not in ("elect", "elect preferred", "react", "recover"):
+    if action not in ("elect", "elect preferred", "react", "recover", "renew"):
         assert world.state.recovering == state.recovering
 
 
 ACTIONS = (
     "die", "start", "start wiped", "start draining", "fence", "elect", "elect preferred", "react", "shrink",
     "grow", "reassign", "request", "begin", "cancel", "advance", "configure", "recover",
+    "renew",
 )  # fmt: skip
 
 

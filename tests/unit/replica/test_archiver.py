@@ -20,7 +20,7 @@ from strandline_broker.replica.archiver import Archiver
 from strandline_broker.replica.bucket_log import BucketReader
 from strandline_broker.replica.partition import Partition
 from strandline_broker.replica.recovery import Recovery
-from strandline_broker.replica.tier import PartitionTier
+from strandline_broker.replica.tier import PartitionTier, Renewal
 from strandline_broker.replica.uploads import SegmentUploader
 from strandline_tiered.effects import BucketEffects
 from strandline_tiered.faulty_store import Fault, FaultyStore, Kind
@@ -59,7 +59,9 @@ class World:
     def new_id(self) -> UUID:
         return UUID(int=self.rng.getrandbits(128), version=4)
 
-    def archive(self, partition: Partition, *, may_write: bool = True) -> tuple[Archiver, PartitionTier]:
+    def archive(
+        self, partition: Partition, *, may_write: bool = True, wants_epoch: bool = False
+    ) -> tuple[Archiver, PartitionTier]:
         tier = partition.start_tiering()
         archiver = Archiver(
             partition,
@@ -72,6 +74,7 @@ class World:
             rng=self.rng,
             may_write=may_write,
             max_uploads=2,
+            wants_epoch=wants_epoch,
         )
         archiver.begin()
         return archiver, tier
@@ -189,6 +192,8 @@ def test_who_was_replaced_authorises_nothing_more() -> None:
         old.look_at_log()
         await settled(old)
         assert old.state.phase is Phase.SUPERSEDED
+        assert old_tier.renewal == Renewal(2, recovering=True), "the store knows whether another one leads"
+        assert new_tier.renewal is None
         assert old_tier.tiered_through == through
         assert new.state.published is not None
         assert new.state.published.name.leader_epoch == 2
@@ -237,6 +242,21 @@ def test_who_resumed_an_epoch_reads_and_writes_nothing_but_the_claim() -> None:
         assert world.bucket.objects == before
         assert tier.loaded().end_offset > 0
         assert (tier.tiered_through, tier.log_start) == (0, 0)
+
+    run(test)
+
+
+def test_who_leads_on_in_an_epoch_asks_for_another_when_the_bucket_is_there() -> None:
+    async def test(world: World) -> None:
+        world.store.plan = Always("list", "get")
+        archiver, tier = world.archive(led(), may_write=False, wants_epoch=True)
+        await asyncio.sleep(60)
+        assert tier.renewal is None, "until then another epoch were of no use"
+        world.store.plan = None
+        await settled(archiver)
+        assert tier.renewal == Renewal(1, recovering=False)
+        lead_alone(archiver.partition, 2)
+        assert tier.renewal is None
 
     run(test)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from strandline_broker.cluster.model import (
     ReplicaRef,
     new_partition_set,
 )
+from strandline_broker.cluster.patches import patch_partitions
 from strandline_broker.cluster.sqlite_store import SqliteStore
 from strandline_broker.cluster.store import Unavailable
 from strandline_broker.cluster.view import ClusterView
@@ -30,6 +32,7 @@ from strandline_broker.replica.attempts import PartitionKey, decode_attempts
 from strandline_broker.replica.isr_keeper import IsrKeeper
 from strandline_broker.replica.partition import FlushMode, Partition
 from strandline_broker.replica.recovery import Recovery
+from strandline_broker.replica.tier import Renewal
 from strandline_broker.seams.clock import ManualClock
 from strandline_broker.seams.sim_disk import SimDisk
 from strandline_broker.wire.batch import Record, build_batch
@@ -399,5 +402,33 @@ def test_a_recovery_of_unknown_outcome_is_told_again() -> None:
         bench.store.lose_write = False
         assert await bench.keeper._round()
         assert not (await bench.stored()).recovering
+
+    scenario(test)
+
+
+def test_the_store_is_asked_for_the_epoch_that_a_leader_needs_unless_another_one_leads() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.begin(state_of((0, 1), (1, 1)))
+        tier = bench.partition.start_tiering()
+        tier.renewal = Renewal(6, recovering=True)
+        assert await bench.keeper._round()
+        stored = await bench.stored()
+        assert (stored.leader, stored.leader_epoch, stored.recovering) == (0, 7, True)
+        assert await bench.keeper._round()
+        assert await bench.stored() == stored, "once"
+        await bench.see()
+        assert (bench.partition.leader_epoch, tier.renewal) == (7, None)
+        # An election of which this broker does not know yet comes first.
+        tier.renewal = Renewal(7, recovering=True)
+        (obj,), _ = await bench.store.list(PARTITION_SET)
+        made = PartitionSet.from_object(obj)
+        other = replace(stored, leader=1, leader_epoch=8, partition_epoch=stored.partition_epoch + 1)
+        patch = patch_partitions(made, {0: other})
+        await bench.store.patch_if(
+            PARTITION_SET, made.name, uid=made.uid, tests=patch.tests, operations=patch.operations
+        )
+        assert await bench.keeper._round()
+        assert await bench.stored() == other
+        assert bench.leadership.attempts == []
 
     scenario(test)

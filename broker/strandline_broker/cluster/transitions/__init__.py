@@ -7,7 +7,7 @@ clock, a store or a network. `rules` holds the rules they keep, one predicate ea
 from __future__ import annotations
 
 from .assignment import Load, NotEnoughBrokers, assign, assign_replicas, new_partition
-from .election import Election, Outcome, elect, has_valid_leader, react, recovered
+from .election import Election, Outcome, elect, has_valid_leader, react, recovered, renew_epoch
 from .factor import with_factor
 from .isr import depose, does_without, fence, grow_isr, may_join_isr, shrink_isr, spared, step_down
 from .reassignment import (
@@ -65,6 +65,7 @@ __all__ = [
     "new_partition",
     "react",
     "recovered",
+    "renew_epoch",
     "request_reassignment",
     "shrink_isr",
     "spared",

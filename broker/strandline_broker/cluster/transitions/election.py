@@ -8,6 +8,7 @@ State of a partition:
     any ──an election that may lose records which the bucket has──▶ led, in a new epoch, recovering
     restored: recovering, and nobody is in sync or eligible ──a replica lives──▶ led, in a new epoch, recovering
     led, recovering ──its leader's log agrees with the bucket (`recovered`)──▶ led
+    led ──nothing more may be written to the bucket in this epoch (`renew_epoch`)──▶ led by the same, in a new epoch
 
 The controller calls `elect` after `isr.fence`, or both at once with `react`, whenever Leases changed. Pure;
 two controllers that decide at once are told apart by the store, which tests the partition epoch.
@@ -190,6 +191,24 @@ def recovered(state: PartitionState, *, broker_id: int, leader_epoch: int) -> Pa
     if not state.recovering or (state.leader, state.leader_epoch) != (broker_id, leader_epoch):
         return state
     return replace(state, recovering=False, partition_epoch=state.partition_epoch + 1)
+
+
+def renew_epoch(
+    state: PartitionState, *, broker_id: int, leader_epoch: int, above: int, recovering: bool
+) -> PartitionState:
+    """Return the partition led by the same start of the same broker in a higher epoch, also above `above`.
+
+    It is the decision of the leader of `leader_epoch`; the very same state for anybody else. `above`: an epoch that was
+    used in the bucket. `recovering`: the bucket may have records of it that this leader lacks.
+    """
+    if (state.leader, state.leader_epoch) != (broker_id, leader_epoch):
+        return state
+    return replace(
+        state,
+        leader_epoch=max(leader_epoch, above) + 1,
+        partition_epoch=state.partition_epoch + 1,
+        recovering=state.recovering or recovering,
+    )
 
 
 def _ref(broker: BrokerIdentity) -> ReplicaRef:
