@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from tests.integration.replicated import TOPIC, Trio, trio
@@ -27,7 +28,7 @@ from strandline_tiered.memory_store import MemoryStore
 from strandline_tiered.offsets_snapshot import CommittedOffset, OffsetsSnapshot, TopicPartition
 from strandline_tiered.offsets_store import write_offsets
 
-FAST = {
+FAST: dict[str, Any] = {
     "log_retention_check_interval_ms": "100",
     "replica_lag_time_max_ms": "1000",
     "replica_fetch_wait_max_ms": "200",

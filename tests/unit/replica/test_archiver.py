@@ -246,17 +246,21 @@ def test_who_resumed_an_epoch_reads_and_writes_nothing_but_the_claim() -> None:
     run(test)
 
 
+def renewal_of(tier: PartitionTier) -> Renewal | None:
+    return tier.renewal
+
+
 def test_who_leads_on_in_an_epoch_asks_for_another_when_the_bucket_is_there() -> None:
     async def test(world: World) -> None:
         world.store.plan = Always("list", "get")
         archiver, tier = world.archive(led(), may_write=False, wants_epoch=True)
         await asyncio.sleep(60)
-        assert tier.renewal is None, "until then another epoch were of no use"
+        assert renewal_of(tier) is None, "until then another epoch were of no use"
         world.store.plan = None
         await settled(archiver)
-        assert tier.renewal == Renewal(1, recovering=False)
+        assert renewal_of(tier) == Renewal(1, recovering=False)
         lead_alone(archiver.partition, 2)
-        assert tier.renewal is None
+        assert renewal_of(tier) is None
 
     run(test)
 
