@@ -67,7 +67,7 @@ def _counts_unfinished_uploads() -> list[Patch]:
 
 def _retention_counts_uploads() -> list[Patch]:
     apply_retention = Tiering._apply_retention
-    count = tiering.unprotected_bytes
+    count = tiering.local_only_bytes
 
     def mutated(self: Tiering, one: Archiver) -> None:
         # As Kafka did (KAFKA-17062): an upload that is under way is counted, and so is the segment that is uploaded.
@@ -75,11 +75,11 @@ def _retention_counts_uploads() -> list[Patch]:
         under_way = sum(
             log.segments[log.segment_of(upload.start_offset)].size for upload in one.state.uploads
         )
-        tiering.unprotected_bytes = lambda log, end_offset: count(log, end_offset) + under_way
+        tiering.local_only_bytes = lambda log, end_offset: count(log, end_offset) + under_way
         try:
             apply_retention(self, one)
         finally:
-            tiering.unprotected_bytes = count
+            tiering.local_only_bytes = count
 
     return [(Tiering, "_apply_retention", mutated)]
 

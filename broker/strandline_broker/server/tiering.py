@@ -16,8 +16,9 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
-from strandline_broker.errors import KafkaError
+from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.identity import IdentityError
+from strandline_broker.log.scan import CorruptBatch
 from strandline_broker.replica.archiver import Archiver
 from strandline_broker.replica.bucket_log import BucketReader
 from strandline_broker.replica.remote import RemoteCorrupt, RemoteUnavailable
@@ -82,6 +83,22 @@ def unprotected_bytes(log: Log, end_offset: int) -> int:
     """Return the bytes of the segments that are not wholly in the bucket, whose part ends at `end_offset`."""
     first = log.segment_of(end_offset) if end_offset > log.start_offset else 0
     return sum(segment.size for segment in log.segments[first:])
+
+
+def local_only_bytes(log: Log, end_offset: int) -> int:
+    """Return the bytes of log from `end_offset` on, where the bucket's part ends.
+
+    Not those of a segment before it, which are counted there: the segments of two leaders do not begin at the same offsets.
+    Raises KafkaError(KAFKA_STORAGE_ERROR).
+    """
+    if end_offset <= log.start_offset:
+        return log.size_bytes
+    first = log.segment_of(end_offset)
+    try:
+        before = log.segments[first].position_of(end_offset)
+    except (OSError, CorruptBatch) as error:
+        raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{log.directory}: {error}") from error
+    return sum(segment.size for segment in log.segments[first:]) - before
 
 
 def bucket_of(config: BrokerConfig) -> tuple[ObjectStore, RequestCounts] | None:
@@ -336,7 +353,7 @@ class Tiering:
         if not config.delete or tier is None:
             return
         policy = Policy(retention_ms=config.retention_ms, retention_bytes=config.retention_bytes)
-        waiting = unprotected_bytes(partition.log, manifest.end_offset)
+        waiting = local_only_bytes(partition.log, manifest.end_offset)
         plan = remote_retention(manifest, waiting, self._clock.now_ms(), policy)
         if plan.log_start > manifest.log_start:
             tier.ask_log_start(plan.log_start)

@@ -17,7 +17,7 @@ from strandline_broker.seams.threads import SystemThreads
 from strandline_broker.server.config import load
 from strandline_broker.server.partition_report import RateSampler, report
 from strandline_broker.server.tier_metrics import TierTotals, tier_metrics, tier_report
-from strandline_broker.server.tiering import Tiering, unprotected_bytes
+from strandline_broker.server.tiering import Tiering, local_only_bytes, unprotected_bytes
 from strandline_tiered.cost import RequestCounts
 from strandline_tiered.memory_store import MemoryStore
 
@@ -136,3 +136,16 @@ def test_unprotected_is_what_lies_behind_the_end() -> None:
     third = log.segments[2].base_offset
     assert unprotected_bytes(log, third) == log.size_bytes - sum(one.size for one in log.segments[:2])
     assert unprotected_bytes(log, log.active.base_offset) == log.active.size
+
+
+def test_what_is_in_the_bucket_does_not_count_again_where_segments_begin_elsewhere() -> None:
+    """Another leader sealed them at other offsets: retention took a segment too many."""
+    log = led().log
+    assert local_only_bytes(log, 0) == log.size_bytes
+    third = log.segments[2]
+    before = sum(one.size for one in log.segments[:2])
+    assert local_only_bytes(log, third.base_offset) == log.size_bytes - before
+    within = next(header.next_offset for _, header in third.headers())
+    assert third.base_offset < within < log.segments[3].base_offset
+    assert local_only_bytes(log, within) == log.size_bytes - before - third.position_of(within)
+    assert local_only_bytes(log, log.end_offset) == 0
