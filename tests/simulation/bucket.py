@@ -30,6 +30,7 @@ from strandline_tiered.object_store import (
     ObjectStoreError,
     check_key,
 )
+from strandline_tiered.probe import PROBE_PREFIX
 from strandline_tiered.retrying_store import RetryingStore, RetryPolicy
 
 if TYPE_CHECKING:
@@ -141,10 +142,10 @@ class Bucket:
 
     def _tell(self, key: str, tell: Callable[[ParsedKey], object]) -> None:
         parsed = parse_key(key)
-        if parsed is None:
-            self.journal.violation("unknown key", key)
-        else:
+        if parsed is not None:
             tell(parsed)
+        elif not key.startswith(f"{PROBE_PREFIX}/"):
+            self.journal.violation("unknown key", key)
 
     def trap_for(self, operation: str, key: str) -> Trap | None:
         """Return the trap that a request springs."""

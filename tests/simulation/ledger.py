@@ -88,6 +88,7 @@ class Ledger:
                 self.journal.event(
                     f"{partition[0]}-{partition[1]} {parsed.name} [{manifest.log_start}, {manifest.end_offset})"
                 )
+                self.raises_log_start(partition, manifest.log_start, f"{parsed.name} of")
                 if self.truth(partition) is manifest:
                     self.entries(partition)
                     self.on_truth(partition)

@@ -98,7 +98,9 @@ def _run(schedule: Schedule, show: Callable[[str], None] | None, *, halt: bool) 
     for context in loop.failures:
         unhandled = context.get("exception")
         if not isinstance(unhandled, PowerLoss):
-            journal.violation("unhandled error", f"{context.get('message')}: {unhandled!r}")
+            task = context.get("task")
+            what = unhandled if task is None else task.get_coro().__qualname__
+            journal.violation("unhandled error", f"{context.get('message')}: {what!r}")
     return Verdict(
         schedule.seed, journal.violations, journal.counts, journal.digest(), loop.time(), journal.events
     )

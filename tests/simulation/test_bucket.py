@@ -170,6 +170,7 @@ def test_a_trap_lets_others_pass_and_who_only_stands_still_goes_on() -> None:
 
 
 async def _sound(world: World) -> None:
+    world.journal.log_starts[PARTITION] = 1
     first, second = world.segment(0), world.segment(1, b"p/1")
     world.manifest(1, 1, first, second)
     world.manifest(2, 1, second, log_start=1)
@@ -227,6 +228,10 @@ async def _not_asked_for(world: World) -> None:
     world.ledger.raises_log_start(PARTITION, 1, HOST)
 
 
+async def _published_without_reason(world: World) -> None:
+    world.manifest(1, 1, world.segment(1), log_start=1)
+
+
 async def _garbage(world: World) -> None:
     world.put(SegmentName(0, 1, UUID(int=9)), b"garbage")
 
@@ -244,6 +249,7 @@ async def _garbage(world: World) -> None:
         (_given_up_too_early, ["deleted too early"]),
         (_no_reason, ["log start too high"]),
         (_not_asked_for, ["log start too high"]),
+        (_published_without_reason, ["log start too high"]),
         (_garbage, ["unreadable object"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

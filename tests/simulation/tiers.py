@@ -94,7 +94,10 @@ class Tiers:
         self.probes.check(name)
         if leader.topic not in self.journal.unclean:
             self.probes.note_local(leader)
-        log_start, local_start = leader.log_start_offset, leader.log.start_offset
+        truth = self.ledger.truth(name)
+        local_start = leader.log.start_offset
+        # A manifest that is not looked behind yet may begin later than its leader says.
+        log_start = max(leader.log_start_offset, truth.log_start if truth is not None else 0)
         if log_start < self.journal.deleted[name]:
             self.journal.violation(
                 "deletion forgotten",
