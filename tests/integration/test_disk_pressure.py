@@ -60,8 +60,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk_pressure, "MAX_PAUSE_S", 0.02)
 
 
-async def with_small_disks(three: Trio) -> None:
-    await started(three)
+async def with_small_disks(three: Trio, **config: str) -> None:
+    await started(three, **config)
     for broker_id in range(3):
         await three.stop(broker_id)
         await three.in_sync(2)
@@ -132,5 +132,27 @@ def test_producers_are_slowed_down_then_refused_and_go_on_when_the_bucket_is_bac
             for number in range(count, count + 30):
                 assert await send(three, number) == (ErrorCode.NONE, 0)
             assert await read_all(three, leader) == texts(0, count + 30)
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_in_the_bucket_makes_room_for_producers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_watch, "ROOM_INTERVAL_S", 0.05)
+
+    async def scenario() -> None:
+        async with trio(tmp_path, bucket=MemoryStore()) as three:
+            # Volumes are to keep everything, as far as the configuration says.
+            await with_small_disks(three, **{"local.retention.bytes": "-2"})
+            count = 2 * CAPACITY // 300
+            for number in range(count):
+                # On so small a disk a moment's records are enough to be slowed down for a moment.
+                assert (await send(three, number))[0] == ErrorCode.NONE
+            leader = await three.in_sync(3)
+            await until(lambda: pressures(three) == {Pressure.FREE})
+            assert await read_all(three, leader) == texts(0, count)
+            assert min(b.disk_watch.retention.freed_bytes for b in three.brokers.values()) > CAPACITY // 2
 
     run(scenario())

@@ -11,6 +11,8 @@ begins across both tiers is decided elsewhere, and what lies below that goes, to
 A segment without timestamps ages from the moment it was created or opened (Kafka looks at the file's
 modification time).
 
+When a disk fills, what is in the bucket for good need not wait for either: `plan_room` and `give_up`.
+
 A tiered log need not wait for the next round of retention: `may_take_released` says, at the price of two comparisons, that
 more was released since the last look, or that a released segment is old enough by now.
 
@@ -19,12 +21,15 @@ Source: Kafka `UnifiedLog.deletableSegments` and its predicates; KIP-405.
 
 from __future__ import annotations
 
+import heapq
 import logging
 from typing import TYPE_CHECKING
 
 from strandline_broker.log.config import LONG_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from strandline_broker.log.log import Log
     from strandline_broker.seams.disk import Disk
 
@@ -97,6 +102,42 @@ def take_released(log: Log, now_ms: int, high_watermark: int) -> int:
     freed = log.apply_retention(now_ms, high_watermark)
     tier.swept_through = min(tier.deletable_end, high_watermark)
     tier.sweep_at_ms = _next_expiry_ms(log, tier.swept_through)
+    return freed
+
+
+def plan_room(
+    logs: Iterable[Log], wanted_bytes: int, high_watermark_of: Callable[[Log], int]
+) -> dict[Log, int]:
+    """Choose what to give up of tiered logs so that a disk has room: the oldest segments of all that are in the bucket.
+
+    Returns how many of its first segments each log gives up, for `give_up`; together so many bytes, or all that may go.
+    """
+    oldest: list[tuple[int, int, Log, int]] = []
+    for number, log in enumerate(logs):
+        if log.tier is not None and not (log.failed or log.staged or log.cleaning):
+            end = min(log.tier.deletable_end, high_watermark_of(log))
+            if _is_released(log, 0, end):
+                heapq.heappush(oldest, (log.segments[0].age_timestamp, number, log, end))
+    chosen: dict[Log, int] = {}
+    while oldest and wanted_bytes > 0:
+        _, number, log, end = heapq.heappop(oldest)
+        index = chosen.get(log, 0)
+        wanted_bytes -= log.segments[index].size
+        chosen[log] = index + 1
+        if _is_released(log, index + 1, end):
+            heapq.heappush(oldest, (log.segments[index + 1].age_timestamp, number, log, end))
+    return chosen
+
+
+def _is_released(log: Log, index: int, end: int) -> bool:
+    """Whether a segment, never the active one, ends at or below `end`."""
+    return index + 1 < len(log.segments) and log.segments[index + 1].base_offset <= end
+
+
+def give_up(log: Log, count: int) -> int:
+    """Delete the first segments that `plan_room` chose; return the bytes freed. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
+    freed = _remove_first(log, count)
+    logger.info("%s: %d bytes deleted that are in the bucket, to make room", log.directory, freed)
     return freed
 
 

@@ -89,6 +89,17 @@ class DiskPressure:
         return 1 - self.free_bytes / self.total_bytes if self.total_bytes > 0 else 0.0
 
     @property
+    def wanted_bytes(self) -> int:
+        """What to give up of what is in the bucket, so that producers need not be slowed down; 0 for nothing.
+
+        It begins `HYSTERESIS` below the first mark, and goes on to twice that.
+        """
+        mark = min(self._throttle, self._refuse) - HYSTERESIS
+        if self.used_ratio < mark:
+            return 0
+        return round((self.used_ratio - mark + HYSTERESIS) * self.total_bytes)
+
+    @property
     def rate(self) -> float | None:
         """Bytes per second that producers may write now, None for any number."""
         return self._rate if self.level is Pressure.THROTTLED else None

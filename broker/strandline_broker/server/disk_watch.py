@@ -1,5 +1,7 @@
 """What keeps this broker's disk from running full while it has a bucket: a look every second, and prompt local retention.
 
+What is in the bucket for good goes first, before producers are slowed down.
+
 How full the disk is decides what producers are told (`replica.disk_pressure`), and is said once when that begins or ceases
 to matter. Without a bucket nothing that waits would make room, so there producers write until the disk is full (ADR 0010),
 and none of this runs.
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL_S: Final = 1.0
+ROOM_INTERVAL_S: Final = 5.0
+"""Time between two attempts to make room."""
 
 _SAID: Final = {
     Pressure.FREE: "there is room again, producers may write as they like",
@@ -50,6 +54,8 @@ class DiskWatch:
         self._disk = disk
         self._run_blocking = run_blocking
         self._failing = False
+        self._clock = clock
+        self._room_after = clock.monotonic()
         self.pressure = DiskPressure(config.tiering_disk_throttle_percent, config.tiering_disk_refuse_percent)
         self.retention = LocalRetention(logs, clock=clock, high_watermark_of=high_watermark_of)
 
@@ -73,7 +79,8 @@ class DiskWatch:
             return
         self._failing = False
         pressure = self.pressure
-        if pressure.measured(*cast("tuple[int, int]", measured)):
+        changed = pressure.measured(*cast("tuple[int, int]", measured))
+        if changed:
             logger.log(
                 logging.INFO if pressure.level is Pressure.FREE else logging.WARNING,
                 "%.1f %% of the disk is used, %d bytes are free: %s",
@@ -81,3 +88,13 @@ class DiskWatch:
                 pressure.free_bytes,
                 _SAID[pressure.level],
             )
+        await self._make_room()
+
+    async def _make_room(self) -> None:
+        """Give up what is in the bucket before producers are slowed down, whatever local retention would keep."""
+        now = self._clock.monotonic()
+        wanted = self.pressure.wanted_bytes
+        if wanted > 0 and now >= self._room_after:
+            # What was deleted is measured only when the files are gone, which a thread sees to.
+            self._room_after = now + ROOM_INTERVAL_S
+            await self.retention.make_room(wanted)

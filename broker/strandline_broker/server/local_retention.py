@@ -17,7 +17,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from strandline_broker.errors import KafkaError
-from strandline_broker.log.retention import may_take_released, take_released
+from strandline_broker.log.retention import give_up, may_take_released, plan_room, take_released
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -59,6 +59,23 @@ class LocalRetention:
             began = self._clock.monotonic()
             if self._take(log):
                 await asyncio.sleep((self._clock.monotonic() - began) * PAUSE_FACTOR)
+
+    async def make_room(self, wanted_bytes: int) -> int:
+        """Delete so much of what is in the bucket, whatever `local.retention.*` would keep; return the bytes freed."""
+        freed = 0
+        chosen = plan_room(self._logs, wanted_bytes, self._high_watermark_of)
+        for log, count in chosen.items():
+            began = self._clock.monotonic()
+            # Others may have closed it, or taken some of these, while this waited.
+            count = min(count, plan_room([log], wanted_bytes, self._high_watermark_of).get(log, 0))
+            if count:
+                try:
+                    freed += give_up(log, count)
+                except KafkaError as error:
+                    logger.error("making room by %s: %s", log.directory, error)
+                await asyncio.sleep((self._clock.monotonic() - began) * PAUSE_FACTOR)
+        self.freed_bytes += freed
+        return freed
 
     def _take(self, log: Log) -> int:
         try:

@@ -16,7 +16,7 @@ from strandline_broker.seams.disk import DiskError
 from strandline_broker.seams.sim_disk import SimDisk
 from strandline_broker.server.config import load
 from strandline_broker.server.disk_report import DiskTotals, storage_report
-from strandline_broker.server.disk_watch import LOOK_INTERVAL_S, DiskWatch
+from strandline_broker.server.disk_watch import LOOK_INTERVAL_S, ROOM_INTERVAL_S, DiskWatch
 from strandline_broker.server.storage_health import StorageHealth
 
 SIZE = 1000
@@ -131,5 +131,42 @@ def test_it_is_shown() -> None:
         watch.pressure.refusal()
         totals = DiskTotals.of(watch)
         assert (totals.pressure, totals.rate, totals.refused) == (Pressure.REFUSED, None, 1)
+
+    virtually(test)
+
+
+def test_room_is_made_before_producers_are_slowed_down() -> None:
+    async def test() -> None:
+        disk = Sized()
+        watch = watch_of(disk)
+        wanted: list[int] = []
+
+        async def make_room(wanted_bytes: int) -> int:
+            wanted.append(wanted_bytes)
+            return wanted_bytes
+
+        watch.retention.make_room = make_room  # type: ignore[method-assign]
+        task = asyncio.get_running_loop().create_task(watch.run())
+        for used, asked in ((829, []), (831, [21]), (900, [90]), (810, [])):
+            wanted.clear()
+            disk.used = used
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            assert wanted == asked
+            await asyncio.sleep(ROOM_INTERVAL_S - 2 * LOOK_INTERVAL_S)
+            assert wanted == asked, "what was deleted is not measured at once"
+            await asyncio.sleep(LOOK_INTERVAL_S)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    virtually(test)
+
+
+def test_without_marks_no_room_is_made() -> None:
+    async def test() -> None:
+        disk = Sized()
+        disk.used = 999
+        watch = watch_of(disk, "tiering_disk_throttle_percent=100", "tiering_disk_refuse_percent=100")
+        await watch.look()
+        assert watch.pressure.wanted_bytes == 0
 
     virtually(test)

@@ -113,6 +113,48 @@ def test_a_released_segment_goes_when_it_is_old_enough() -> None:
     run(test)
 
 
+def test_a_disk_that_fills_gets_the_oldest_of_what_is_in_the_bucket() -> None:
+    async def test() -> None:
+        config = LogConfig(segment_bytes=1000, retention_ms=-1)
+        broker = Broker(led(), led(), config=config)
+        old, new = (partition.log for partition in broker.partitions)
+        assert await broker.retention.make_room(1) == 0, "nothing was released"
+        third = old.segments[3].base_offset
+        broker.release(third)
+        broker.release(new.active.base_offset, 1)
+        size = old.segments[0].size
+        # The records of both are as old: by turns.
+        assert await broker.retention.make_room(3 * size) == 3 * size
+        assert len(new.segments) - len(old.segments) == 1
+        await broker.retention.make_room(10**9)
+        assert old.start_offset == third, "above it nothing may go"
+        assert new.start_offset == new.active.base_offset
+        broker.release(old.active.base_offset)
+        broker.high_watermarks[old] = old.segments[1].base_offset
+        await broker.retention.make_room(10**9)
+        assert old.start_offset == broker.high_watermarks[old], "nor what is not committed here"
+        assert broker.retention.freed_bytes > 0
+        await broker.close()
+
+    run(test)
+
+
+def test_one_log_that_cannot_make_room_keeps_no_other_from_it() -> None:
+    async def test() -> None:
+        broker = Broker(led(), led(), config=LogConfig(segment_bytes=1000, retention_ms=-1))
+        disk = broker.log.disk
+        assert isinstance(disk, SimDisk)
+        disk.fail_next("append", errno.ENOSPC, path_part="log-start-offset")
+        for number, partition in enumerate(broker.partitions):
+            broker.release(partition.log.active.base_offset, number)
+        await broker.retention.make_room(10**9)
+        assert broker.log.start_offset == 0
+        assert broker.partitions[1].log.start_offset > 0
+        await broker.close()
+
+    run(test)
+
+
 def test_what_is_not_committed_here_stays_until_it_is() -> None:
     async def test() -> None:
         broker = Broker(led())
