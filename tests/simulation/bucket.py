@@ -141,6 +141,8 @@ class Bucket:
                 self._tell(key, lambda parsed: self.on_deleted and self.on_deleted(parsed))
 
     def _tell(self, key: str, tell: Callable[[ParsedKey], object]) -> None:
+        if key.startswith(f"{PROBE_PREFIX}/"):
+            return  # brokers try at their start what the bucket can do
         parsed = parse_key(key)
         if parsed is not None:
             tell(parsed)
