@@ -29,7 +29,7 @@ WORLDS_HEADER = (
 )
 TIERING_HEADER = (
     "| brokers | records (tiered) | epochs | lost answers | crashes, volumes | resumed | unclean | log starts | scrubs "
-    "| states | depth | seconds |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| more | states | depth | seconds |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 MUTANTS_HEADER = "| the rule that is off | states | steps | what is found |\n|---|---|---|---|"
 
@@ -60,10 +60,15 @@ def describe(bounds: Bounds) -> str:
 
 def describe_tiering(bounds: TieringBounds) -> str:
     """Return the cells that tell a configuration of tiering."""
+    more = {
+        "late answers": bounds.late_answers,
+        "late DELETEs of manifests": bounds.late_collection,
+        f"segments of {' and '.join(map(str, bounds.segment_sizes))}": len(set(bounds.segment_sizes)) > 1,
+    }
     cells = (
         len(bounds.segment_sizes), f"{bounds.log_length} ({bounds.tiered})", bounds.epochs, bounds.lost_answers,
         f"{bounds.crashes}, {bounds.lost_volumes}", bounds.resumptions, bounds.unclean_elections, bounds.raises,
-        bounds.scrubs,
+        bounds.scrubs, ", ".join(name for name, is_on in more.items() if is_on) or "-",
     )  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |"
 
