@@ -106,7 +106,7 @@ nemesis: $(STAMP) ## 10 minutes of random faults against three brokers [root: fu
 	$(BIN)/python -m tests.crash.netns_cluster --minutes 3
 
 .PHONY: model
-model: $(STAMP) ## every schedule of small worlds: all rules on, then each one off [20 minutes]
+model: $(STAMP) ## every schedule of small worlds: all rules on, then each one off [25 minutes]
 	$(BIN)/python -m tests.model.run
 
 .PHONY: fuzz
