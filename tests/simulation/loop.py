@@ -244,6 +244,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 process = context.get(_process)
                 if process is not None:
                     if not process.alive:
+                        self.graveyard.append(turn)
                         continue
                     if process.paused:
                         process.backlog.append(turn)

@@ -97,7 +97,13 @@ def _followers_trust_manifests() -> list[Patch]:
     def through(self: PartitionTier) -> int:
         return max(self._bounds.tiered_through, self.remote.end_offset if self.remote is not None else 0)
 
-    return [(PartitionTier, "tiered_through", property(through))]
+    hear = Archiver.hear
+
+    def mutated(self: Archiver, event: Any) -> None:
+        hear(self, event)
+        self._tier._moved()
+
+    return [(PartitionTier, "tiered_through", property(through)), (Archiver, "hear", mutated)]
 
 
 def _does_not_look() -> list[Patch]:
@@ -173,7 +179,7 @@ TIERING_MUTANTS: dict[str, Mutant] = {
     "followers-trust-manifests": TieringMutant(
         "followers delete what a manifest holds that nobody looked behind",
         _followers_trust_manifests,
-        _deposed_unawares(0, successor_writes=True),
+        _deposed_unawares(1, successor_writes=True),
     ),
     "does-not-look": TieringMutant(
         "a leader deletes without having looked for successors",
