@@ -240,6 +240,8 @@ class RemoteReader:
 
     def _fetch_ahead(self, segment: SegmentRef, start: int) -> None:
         name, size = ChunkName(segment.key, start), self._config.chunk_bytes
+        # Who comes to a chunk needs its tail to find the way: of the two it would otherwise be the older one, and go first.
+        self._cache.keep(ChunkName(segment.key, segment.log_bytes))
         if self._cache.keep(name) or name in self._fetches or len(self._fetches) >= self._config.max_requests:
             return
         if self._cache.unused_bytes + (len(self._ahead) + 1) * size > self._cache.limit_bytes // 2:

@@ -126,6 +126,27 @@ def test_many_who_want_the_same_make_one_request() -> None:
     virtually(scenario)
 
 
+def test_the_tail_of_what_was_read_ahead_stays_as_long_as_its_chunk() -> None:
+    async def scenario() -> None:
+        bucket = Bucket(2 * MIB, 2 * MIB, *[MIB] * 20)
+        reader = bucket.reader()
+        here, then, *others = bucket.segments
+        for position in range(0, 2 * MIB, MIB // 2):
+            await reader.read(here, position, MIB // 2 + 1000, then=then)
+        await asyncio.sleep(2)
+        assert (then.key, 0, MIB) in bucket.requests
+        # More than the cache holds comes by, while the reader stays near the end of its segment.
+        for other in others:
+            await reader.read(other, 0, 10)
+            await reader.read(here, 2 * MIB - 1000, 1000, then=then)
+        before = len(bucket.requests)
+        await reader.locate(then, 100)
+        await reader.read(then, 0, 1000)
+        assert len(bucket.requests) == before
+
+    virtually(scenario)
+
+
 def test_who_stops_waiting_finds_it_next_time() -> None:
     async def scenario() -> None:
         bucket = Bucket(MIB, delay_s=3)
