@@ -20,21 +20,22 @@ class ChunkName(NamedTuple):
 
 
 class Evicted(NamedTuple, Generic[V]):
-    """What had to go. `ahead`: it was read ahead; `unused`: and nobody asked for it since."""
+    """What had to go. `passing`: it came for one who reads on and on; `unused`: nobody asked for it since it came."""
 
     name: ChunkName
     value: V
-    ahead: bool
+    passing: bool
     unused: bool
 
 
 class _Entry(Generic[V]):
-    __slots__ = ("ahead", "size", "unused", "value")
+    __slots__ = ("passing", "size", "unused", "value")
 
-    def __init__(self, value: V, size: int, ahead: bool) -> None:
+    def __init__(self, value: V, size: int, *, unused: bool, passing: bool) -> None:
         self.value = value
         self.size = size
-        self.ahead = self.unused = ahead
+        self.unused = unused
+        self.passing = passing
 
 
 class ChunkCache(Generic[V]):
@@ -78,7 +79,7 @@ class ChunkCache(Generic[V]):
                 raise MemoryError(f"no room for {size} bytes beside {self.used_bytes} of {self.limit_bytes}")
             name, entry = self._entries.popitem(last=False)
             self._forget(entry)
-            evicted.append(Evicted(name, entry.value, entry.ahead, entry.unused))
+            evicted.append(Evicted(name, entry.value, entry.passing, entry.unused))
         self.used_bytes += size
         return evicted
 
@@ -87,10 +88,10 @@ class ChunkCache(Generic[V]):
         self.used_bytes -= size
         assert self.used_bytes >= 0, "more was given back than was reserved"
 
-    def fill(self, name: ChunkName, value: V, size: int, *, unused: bool) -> None:
-        """Turn a reservation of `size` bytes into an entry. `unused`: nobody asked for it yet."""
+    def fill(self, name: ChunkName, value: V, size: int, *, unused: bool, passing: bool = False) -> None:
+        """Turn a reservation of `size` bytes into an entry. `unused`, `passing`: see `Evicted`."""
         self.discard(name)
-        self._entries[name] = _Entry(value, size, ahead=unused)
+        self._entries[name] = _Entry(value, size, unused=unused, passing=passing)
         if unused:
             self.unused_bytes += size
 

@@ -8,8 +8,8 @@ size, a multiple of the blocks that have checksums, so what a reader gets was ve
 - *Read-ahead*: a reader that goes on where it stopped gets 1, 2, 4, ... chunks ahead of it, up to a bound, and into the
   segment that follows. Read-ahead takes only idle request slots and at most half of the memory with chunks that nobody has
   asked for yet. They stay as long as their reader comes nearer: what it is done with goes before.
-- *Disk*: what memory has no room for goes there, but not what was read ahead. Who reads a whole topic would else write it
-  all to a disk that has better things to do, and who reads it again has it read ahead again, without waiting.
+- *Disk*: what memory has no room for goes there, but not what came for a sequential reader, read ahead or not. Who reads a
+  whole topic would else write it all to a disk that has better things to do; who reads it again has it read ahead again.
 - *Bounds*: memory (chunks, tails and what is on its way), requests at once, requests that wait. At the last bound callers
   get `Unavailable` and come again.
 """
@@ -136,7 +136,8 @@ class RemoteReader:
         if position < 0 or end <= position:
             return b""
         starts = range(first, end, size)
-        wanted = [self._chunk(segment, start) for start in starts]
+        goes_on = any(ChunkName(segment.key, start) in self._streams for start in (first, first + size))
+        wanted = [self._chunk(segment, start, goes_on=goes_on) for start in starts]
         self._read_ahead(segment, starts, then)
         parts = []
         for start, chunk in zip(starts, wanted, strict=True):
@@ -171,8 +172,11 @@ class RemoteReader:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _chunk(self, segment: SegmentRef, start: int) -> bytes | asyncio.Task[bytes]:
-        """Return a chunk, or the fetch of it. Raises Unavailable at the bound of waiting fetches."""
+    def _chunk(self, segment: SegmentRef, start: int, *, goes_on: bool) -> bytes | asyncio.Task[bytes]:
+        """Return a chunk, or the fetch of it, for one who `goes_on` from an earlier read or has just come.
+
+        Raises Unavailable at the bound of waiting fetches.
+        """
         name = ChunkName(segment.key, start)
         cached = self._cache.get(name)
         if isinstance(cached, bytes):
@@ -181,7 +185,7 @@ class RemoteReader:
         self.counters.hits += name in self._fetches
         self._ahead.discard(name)
         self._check_waiting(name)
-        return self._start(name, lambda: self._fetch_chunk(segment, name))
+        return self._start(name, lambda: self._fetch_chunk(segment, name, goes_on=goes_on))
 
     def _tail(self, segment: SegmentRef, *, for_chunk: bool = False) -> Tail | asyncio.Task[Tail]:
         """Return the tail, or the fetch of it. A chunk's fetch has waited already."""
@@ -248,7 +252,7 @@ class RemoteReader:
             return
         self.counters.read_ahead += 1
         self._ahead.add(name)
-        self._start(name, lambda: self._fetch_chunk(segment, name))
+        self._start(name, lambda: self._fetch_chunk(segment, name, goes_on=True))
 
     async def _fetch_tail(self, segment: SegmentRef, name: ChunkName) -> Tail:
         size = segment.object_bytes - segment.log_bytes
@@ -264,7 +268,7 @@ class RemoteReader:
             self._cache.fill(name, tail, size, unused=False)
             return tail
 
-    async def _fetch_chunk(self, segment: SegmentRef, name: ChunkName) -> bytes:
+    async def _fetch_chunk(self, segment: SegmentRef, name: ChunkName, *, goes_on: bool) -> bytes:
         size = min(self._config.chunk_bytes, segment.log_bytes - name.start)
         async with self._slots:
             self._reserve(size)
@@ -277,14 +281,15 @@ class RemoteReader:
             except BaseException:
                 self._cache.release(size)
                 raise
-            self._cache.fill(name, data, size, unused=name in self._ahead)
+            # Also if it was asked for before it came: who reads on is often as fast as the bucket.
+            self._cache.fill(name, data, size, unused=name in self._ahead, passing=goes_on)
             return data
 
     def _reserve(self, size: int) -> None:
         for evicted in self._cache.reserve(size):
             if evicted.unused:
                 self.counters.unused += 1
-            elif self._disk is not None and not evicted.ahead and isinstance(evicted.value, bytes):
+            elif self._disk is not None and not evicted.passing and isinstance(evicted.value, bytes):
                 self._disk.offer(evicted.name, evicted.value)
 
     async def _get_tail(self, segment: SegmentRef) -> Tail:

@@ -365,6 +365,26 @@ def test_a_sequential_reader_does_not_write_what_it_reads_to_the_disk(tmp_path: 
     virtually(scenario)
 
 
+@pytest.mark.parametrize("readers", [1, 3])
+def test_nor_do_readers_that_are_as_fast_as_the_bucket(tmp_path: Path, readers: int) -> None:
+    async def scenario() -> None:
+        bucket = Bucket(*[30 * MIB] * readers)
+        disk = DiskCache(tmp_path / "cache", 100 * MIB, in_thread=inline)
+        disk.open()
+        reader = bucket.reader(disk=disk)
+
+        async def read(segment: SegmentRef) -> None:
+            for position in range(0, 30 * MIB, MIB // 2):
+                await reader.read(segment, position, MIB // 2 + 1000)
+
+        await asyncio.gather(*map(read, bucket.segments))
+        await disk.close()
+        # What each began with nobody could know to be the beginning of more.
+        assert disk.used_bytes < (2 * readers + 1) * MIB
+
+    virtually(scenario)
+
+
 def test_closing_ends_what_is_under_way() -> None:
     async def scenario() -> None:
         bucket = Bucket(8 * MIB, delay_s=100)
