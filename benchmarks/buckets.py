@@ -2,7 +2,8 @@
 
 A directory is always there. An S3 server is used where the environment names one: AWS_ENDPOINT_URL_S3, the usual
 credentials, and S3_BUCKET (`strandline-test` by default), which is made if it does not exist; everything is written below a
-prefix of its own and removed in the end. moto's server is of no use here: it reads a whole object for each range.
+prefix of its own and removed in the end. moto's server is of no use here: it reads a whole object for each range. The same
+server behind `benchmarks.far_link` is a bucket of its own, for who does not want to measure how processors are shared.
 
 The bare clients know nothing of segments: they get ranges, look at their length and let go of them. For S3 that is
 aiobotocore with its default settings but for the pool of connections; for a directory `pread` in threads.
@@ -16,14 +17,19 @@ import shutil
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
+from benchmarks import far_link
 from benchmarks.load import LoadError
 
 DIRECTORY, S3 = "directory", "S3"
+FAR_S3 = "S3, 1 Gbit/s and 10 ms"
+"""The S3 server behind a link, see `benchmarks.far_link`."""
 _DEFAULT_BUCKET = "strandline-test"
 _SUFFIX = ".seg"
 _KEYS_PER_DELETE = 1000
@@ -64,6 +70,8 @@ class Bucket(ABC):
 
     label: str
     """What the table calls it."""
+    far: bool = False
+    """Whether it is slow for being far away: only what the distance matters for is measured with it, and with less."""
 
     @abstractmethod
     def part(self, name: str) -> Bucket:
@@ -174,16 +182,28 @@ def _whole(one: Range, got: int) -> int:
 class S3Bucket(Bucket):
     """A bucket on an S3 server."""
 
-    label = S3
-
-    def __init__(self, endpoint_url: str, bucket: str, prefix: str) -> None:
+    def __init__(self, endpoint_url: str, bucket: str, prefix: str, *, far: bool = False) -> None:
         self._endpoint_url = endpoint_url
         self._bucket = bucket
         self._prefix = prefix
+        self.label = FAR_S3 if far else S3
+        self.far = far
 
     def part(self, name: str) -> S3Bucket:
         """See `Bucket.part`."""
-        return S3Bucket(self._endpoint_url, self._bucket, f"{self._prefix}/{name}")
+        return S3Bucket(self._endpoint_url, self._bucket, f"{self._prefix}/{name}", far=self.far)
+
+    @contextmanager
+    def moved_away(self) -> Iterator[S3Bucket]:
+        """Have a part of this bucket behind a link for a while. Raises OSError without one.
+
+        Raises ValueError for a server that speaks TLS: its certificate is for another address than the link's.
+        """
+        address = urlsplit(self._endpoint_url)
+        if address.scheme != "http" or address.hostname is None:
+            raise ValueError(f"{self._endpoint_url} is no address of a server that speaks plain HTTP")
+        with far_link.process(address.hostname, address.port or 80) as port:
+            yield S3Bucket(f"http://{far_link.HOST}:{port}", self._bucket, f"{self._prefix}/far", far=True)
 
     def options(self) -> list[str]:
         """See `Bucket.options`."""
@@ -296,16 +316,26 @@ def _is_of(key: str, topic: str) -> bool:
     return f"/topics/{topic}-" in key
 
 
-def available(base: Path) -> tuple[dict[str, Bucket], dict[str, str]]:
-    """Return the buckets that can be used, by label, and what the S3 server calls itself, or why there is none.
+def available(
+    base: Path, wanted: Container[str], links: ExitStack
+) -> tuple[dict[str, Bucket], dict[str, str]]:
+    """Return those of the wanted buckets that can be used, by label, and facts: the S3 server's name, or what is missing.
 
-    The directory is below `base`. Raises OSError for a server that cannot be reached or refuses.
+    The directory is below `base`; a link lives as long as `links`. Raises OSError for a server that cannot be reached or
+    refuses.
     """
-    found: dict[str, Bucket] = {DIRECTORY: DirectoryBucket(base / "bucket")}
+    found: dict[str, Bucket] = {DIRECTORY: DirectoryBucket(base / "bucket")} if DIRECTORY in wanted else {}
     endpoint_url = os.environ.get("AWS_ENDPOINT_URL_S3")
     if not endpoint_url:
         return found, {"S3 server": "SKIPPED: AWS_ENDPOINT_URL_S3 names none"}
     bucket = os.environ.get("S3_BUCKET", _DEFAULT_BUCKET)
     one = S3Bucket(endpoint_url, bucket, f"strandline-benchmark/{uuid.uuid4()}")
-    found[S3] = one
-    return found, {"S3 server": one.make()}
+    facts = {"S3 server": one.make()}
+    if S3 in wanted:
+        found[S3] = one
+    if FAR_S3 in wanted:
+        try:
+            found[FAR_S3] = links.enter_context(one.moved_away())
+        except ValueError as refused:
+            facts[FAR_S3] = f"SKIPPED: {refused}"
+    return found, facts

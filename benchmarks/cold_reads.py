@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import fetch_client, load
+from benchmarks import fetch_client, load, processes
 from benchmarks.buckets import Bucket, FirstByte, ranges_of
 from benchmarks.experiments import Metric, Numbers, cpu_of
 from benchmarks.raw_client import RequestFailedError
@@ -85,7 +85,9 @@ def _read(broker: TieredBroker, bucket: Bucket, topic: _Topic, scale: Scale) -> 
     passes: list[Numbers] = []
     for _ in range(scale.passes):
         bucket.forget()
+        before = processes.machine_cpu_s()
         raw = bucket.read(ranges, CONCURRENCY)
+        raw_machine_s = processes.machine_cpu_s() - before
         raw_mb_per_s = raw.size_bytes / 1e6 / raw.elapsed_s
         found = _read_cold(broker, bucket, topic)
         passes.append(
@@ -93,6 +95,7 @@ def _read(broker: TieredBroker, bucket: Bucket, topic: _Topic, scale: Scale) -> 
                 **found,
                 "raw_mb_per_s": raw_mb_per_s,
                 "raw_cpu_s_per_gb": raw.cpu_s / (raw.size_bytes / 1e9),
+                "raw_machine_cores": raw_machine_s / raw.elapsed_s,
                 "ratio": found["mb_per_s"] / raw_mb_per_s,
             }
         )
@@ -115,8 +118,10 @@ def _read_cold(broker: TieredBroker, bucket: Bucket, topic: _Topic) -> Numbers:
         client = fetch_client.FetchClient(HOST, broker.port, topic.name)
         gets, got = broker.requests("get"), _bytes_got(broker)
         try:
+            before = processes.machine_cpu_s()
             with cpu_of(broker) as use:
                 read = fetch_client.read(client, ends)
+            machine_s = processes.machine_cpu_s() - before
         finally:
             client.close()
         gets, got = broker.requests("get") - gets, _bytes_got(broker) - got
@@ -131,6 +136,7 @@ def _read_cold(broker: TieredBroker, bucket: Bucket, topic: _Topic) -> Numbers:
         "mb_per_s": read.size_bytes / 1e6 / read.elapsed_s,
         "cpu_s_per_gb": use.broker_s / gigabytes,
         "busy_cores": use.broker_s / use.elapsed_s,
+        "machine_cores": machine_s / use.elapsed_s,
         "gets_per_gb": gets / gigabytes,
         "bucket_bytes_per_byte": got / read.size_bytes,
     }
@@ -204,6 +210,8 @@ def _read_metrics(name: str, what: str) -> tuple[Metric, ...]:
         Metric(f"{name}_raw_mb_per_s", f"raw ranged GETs, {what}", "MB/s", lower_is_better=False),
         Metric(f"{name}_cpu_s_per_gb", f"cold sequential read, {what}: broker CPU", "s/GB"),
         Metric(f"{name}_raw_cpu_s_per_gb", f"raw ranged GETs, {what}: CPU of the client", "s/GB"),
+        Metric(f"{name}_machine_cores", f"cold sequential read, {what}: busy cores of the machine", "cores"),
+        Metric(f"{name}_raw_machine_cores", f"raw ranged GETs, {what}: busy cores of the machine", "cores"),
         Metric(f"{name}_gets_per_gb", f"GET requests of a cold read, {what}", "per GB"),
         Metric(f"{name}_puts_per_gb", f"PUT requests of uploading, {what}", "per GB"),
     )
@@ -223,4 +231,5 @@ EXPERIMENT = TieringExperiment(
         Metric("raw_chunk_p50_ms", "last byte of a raw ranged GET of a chunk, p50", "ms"),
         Metric("raw_chunk_p99_ms", "last byte of a raw ranged GET of a chunk, p99", "ms"),
     ),
+    far=True,
 )

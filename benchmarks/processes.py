@@ -91,6 +91,15 @@ def cpu_s(pids: list[int]) -> float:
     return ticks / _TICKS_PER_S
 
 
+def machine_cpu_s() -> float:
+    """Return the time that the machine's processors have worked since boot, for whomever, in seconds (proc_stat(5))."""
+    # cpu user nice system idle iowait irq softirq steal; guests are counted as user already.
+    user, nice, system, _, _, irq, softirq, *_ = map(
+        int, (_PROC / "stat").read_text().splitlines()[0].split()[1:]
+    )
+    return (user + nice + system + irq + softirq) / _TICKS_PER_S
+
+
 def memory(pids: list[int]) -> Memory:
     """Resident memory of the processes together (smaps_rollup)."""
     rss = pss = 0

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.tiering`: what tiered storage gives and costs, on a directory and on an S3 server.
+"""`python -m benchmarks.tiering`: what tiered storage gives and costs, on a directory and on an S3 server, near and far.
 
 Every experiment starts brokers of its own, alone on the machine, with a part of a bucket of its own. The S3 server is the
 one that the environment names, see `benchmarks.buckets`. See docs/benchmarks.md.
@@ -7,6 +7,8 @@ one that the environment names, see `benchmarks.buckets`. See docs/benchmarks.md
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 import shutil
 import signal
 import sys
@@ -27,6 +29,7 @@ from benchmarks.tiering_scale import FULL, QUICK, Scale, TieringExperiment
 
 EXPERIMENTS = (cold_reads.EXPERIMENT, *archiving.EXPERIMENTS)
 _FAILURES = (BrokerFailedError, LoadError, RequestFailedError, ProcessLookupError, OSError)
+_BUCKETS = (buckets.DIRECTORY, buckets.S3, buckets.FAR_S3)
 _COPIES = 3
 """Of what an experiment writes, on the disk at once: logs, bucket, and some."""
 
@@ -46,12 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(refused, file=sys.stderr)
         return 2
     directory = Path(tempfile.mkdtemp(prefix="tiering-", dir=base))
+    links = contextlib.ExitStack()
     try:
         failures: list[str] = []
-        found, server = buckets.available(directory)
-        found = {
-            label: one for label, one in found.items() if not options.buckets or label in options.buckets
-        }
+        found, server = buckets.available(directory, options.buckets or _BUCKETS, links)
         session = _Session(directory, scale, failures, keep=options.keep)
         if options.fill_page_cache:
             session.filler = PageCacheFiller(directory, limit_bytes=64 << 30)
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         facts = environment.describe(directory) | server
         results = report.Results(facts, list(found), (), session.runs, failures)
     finally:
+        links.close()
         if options.keep:
             print(f"data kept in {directory}")
         else:
@@ -91,7 +93,8 @@ class _Session:
         for repeat in range(repeats):
             for experiment in experiments:
                 for bucket in found.values():
-                    self._measure(experiment, bucket, repeat)
+                    if experiment.far or not bucket.far:
+                        self._measure(experiment, bucket, repeat)
 
     def close(self) -> None:
         """Give the page cache back."""
@@ -102,9 +105,10 @@ class _Session:
         if self.filler is not None:
             self.filler.fill()
         part = f"{experiment.name}-{repeat}"
-        directory = self._directory / f"{bucket.label}-{part}"
+        directory = self._directory / re.sub(r"\W+", "-", f"{bucket.label}-{part}")
+        scale = self._scale.far() if bucket.far else self._scale
         try:
-            numbers = experiment.run(bucket.part(part), directory, self._scale)
+            numbers = experiment.run(bucket.part(part), directory, scale)
         except _FAILURES as failed:
             failure = (
                 f"{experiment.title}, {bucket.label}, repeat {repeat}: {type(failed).__name__}: {failed}"
@@ -118,7 +122,7 @@ class _Session:
                 bucket.part(part).remove()
         shown = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
         elapsed_s = time.monotonic() - self._began
-        print(f"[{elapsed_s:6.0f} s] {experiment.name:<8} {bucket.label:<10} {shown}", flush=True)
+        print(f"[{elapsed_s:6.0f} s] {experiment.name:<8} {bucket.label:<22} {shown}", flush=True)
         self.runs.setdefault(experiment.name, {}).setdefault(bucket.label, []).append(numbers)
 
 
@@ -126,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tiering", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small loads: does everything run?")
     parser.add_argument("--only", action="append", choices=[experiment.name for experiment in EXPERIMENTS])
-    parser.add_argument("--buckets", action="append", choices=[buckets.DIRECTORY, buckets.S3])
+    parser.add_argument("--buckets", action="append", choices=_BUCKETS)
     parser.add_argument("--repeats", type=int, default=1, help="runs of every experiment (default 1)")
     parser.add_argument(
         "--dir", help="where the brokers keep their data (default: .cache/ of the repository)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.buckets import Bucket
@@ -25,6 +25,9 @@ class Scale:
     small_segment_bytes: int
     small_records: int
     """Of several partitions with small segments."""
+    far_large_records: int
+    """One large segment and some: behind a link that takes as long as two without."""
+    far_small_records: int
     passes: int
     """Cold reads, each beside one of the bare client."""
     first_bytes: int
@@ -36,12 +39,18 @@ class Scale:
     memory_segment_bytes: int
     memory_records: int
 
+    def far(self) -> Scale:
+        """Return what a bucket is measured with that is far away."""
+        return replace(self, large_records=self.far_large_records, small_records=self.far_small_records)
+
 
 FULL = Scale(
     large_segment_bytes=1 << 30,
     large_records=2_200_000,
     small_segment_bytes=16 * MIB,
     small_records=1_000_000,
+    far_large_records=1_150_000,
+    far_small_records=500_000,
     passes=3,
     first_bytes=100,
     slices=4,
@@ -55,6 +64,8 @@ QUICK = Scale(
     large_records=140_000,
     small_segment_bytes=8 * MIB,
     small_records=100_000,
+    far_large_records=75_000,
+    far_small_records=50_000,
     passes=1,
     first_bytes=10,
     slices=1,
@@ -73,3 +84,5 @@ class TieringExperiment:
     title: str
     run: Callable[[Bucket, Path, Scale], Numbers]
     metrics: tuple[Metric, ...]
+    far: bool = False
+    """Whether distance matters: it is measured with a bucket that is far away, too."""
