@@ -11,6 +11,7 @@ from tests.integration.test_tiering import Away, started, write
 
 from strandline_broker.cluster.model import CLUSTER
 from strandline_broker.server import bucket_watch
+from strandline_operator.controller import pacing
 from strandline_operator.controller.actions import Notice
 from strandline_tiered.faulty_store import FaultyStore
 from strandline_tiered.memory_store import MemoryStore
@@ -39,6 +40,8 @@ async def with_tiering(three: Trio) -> None:
 def test_a_bucket_that_goes_away_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket_watch, "LOOK_INTERVAL_S", 0.02)
     monkeypatch.setattr(bucket_watch, "QUIET_S", 0.2)
+    # Which brokers are named changes no condition, and would wait ten seconds.
+    monkeypatch.setattr(pacing, "STATUS_INTERVAL_S", 0.05)
 
     async def scenario() -> None:
         bucket = FaultyStore(MemoryStore())
