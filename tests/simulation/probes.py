@@ -13,6 +13,7 @@ from tests.simulation.loop import current_process
 
 from strandline_broker.errors import KafkaError
 from strandline_broker.replica.partition import Partition
+from strandline_broker.server.volume import Volume
 from strandline_broker.wire.batch import iter_batches
 from strandline_broker.wire.errors import DecodeError
 
@@ -37,6 +38,7 @@ class Probes:
     def installed(self) -> Iterator[None]:
         """Watch all partitions of this process's brokers."""
         lead, cut, start_over = Partition.lead, Partition.cut, Partition.start_over
+        mark_clean_stop = Volume.mark_clean_stop
 
         def watched_lead(partition: Partition, *args: Any, **kwargs: Any) -> None:
             before = partition.leadership
@@ -52,12 +54,21 @@ class Probes:
             self.journal.count("logs started over")
             start_over(partition, offset, *args)
 
+        def watched_mark(volume: Volume) -> None:
+            # From here on nothing is written any more, however the process ends: it has only its Lease to let go.
+            mark_clean_stop(volume)
+            node = self._here()
+            if node is not None:
+                self.stopped_clean(node)
+
         watched = {"lead": watched_lead, "cut": watched_cut, "start_over": watched_start_over}
         for name, method in watched.items():
             setattr(Partition, name, method)
+        setattr(Volume, "mark_clean_stop", watched_mark)  # noqa: B010 - mypy would not have it assigned
         try:
             yield
         finally:
+            setattr(Volume, "mark_clean_stop", mark_clean_stop)  # noqa: B010
             for name, original in {"lead": lead, "cut": cut, "start_over": start_over}.items():
                 setattr(Partition, name, original)
 
