@@ -16,6 +16,7 @@ from tests.unit.operator.kubernetes.builders import SETTINGS
 from strandline_broker.cluster.kubernetes_api import KubernetesApi
 from strandline_broker.cluster.model import CLUSTER, Object, new_object
 from strandline_broker.cluster.sqlite_store import SqliteStore
+from strandline_operator.controller import pacing
 from strandline_operator.controller.actions import Notice
 from strandline_operator.controller.loop import Controller
 from strandline_operator.kopf_app.resources import ResourceLoop
@@ -93,6 +94,12 @@ async def bench(**spec: Any) -> AsyncIterator[Bench]:
             for task in tasks:
                 task.cancel()
     await b.store.close()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes no condition, but its message, would wait fifteen seconds for its turn."""
+    monkeypatch.setattr(pacing, "STATUS_INTERVAL_S", 0.0)
 
 
 def test_a_cluster_gets_its_objects_and_after_that_nothing_is_written() -> None:
