@@ -29,6 +29,9 @@ from strandline_tiered.object_store import (
 
 T = TypeVar("T")
 
+WHOLE_BYTES = 8 << 20
+"""What an object is taken for that is read to its end: manifests, pages and snapshots are; segments are read in ranges.
+What it is allowed to take is also how long a silent server is waited for, and readers with it."""
 COMPARED_BYTES = 1 << 20
 """Bytes read back at once to compare an object with its source."""
 
@@ -85,8 +88,7 @@ class RetryingStore:
 
     async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         """See `ObjectStore.get`."""
-        # Without an end the size is not known; segments are read in ranges.
-        size = 64 << 20 if end is None else end - start
+        size = WHOLE_BYTES if end is None else end - start
         return await self._retry(f"get {key}", lambda: self._store.get(key, start, end), max(0, size))
 
     async def head(self, key: str) -> ObjectInfo:
