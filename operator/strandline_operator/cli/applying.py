@@ -18,7 +18,7 @@ from strandline_operator.validation import Document, ManifestError, Problem, val
 
 _MAX_ATTEMPTS = 8
 # Decided by how `strandline dev` was started, not by a manifest.
-_GIVEN_BY_COMMAND_LINE = ("replicas", "flush")
+_GIVEN_BY_COMMAND_LINE = ("replicas", "flush", "tiering")
 
 
 class Applied(StrEnum):

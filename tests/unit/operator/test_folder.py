@@ -55,13 +55,14 @@ def play(path: Path, scenario: Callable[[Bench], Awaitable[None]]) -> None:
 
 def test_manifests_written_for_kubernetes_work_here(tmp_path: Path) -> None:
     async def scenario(b: Bench) -> None:
-        await b.store.create(CLUSTER, new_object(CLUSTER, "dev", {"replicas": 1, "flush": "Fsync"}))
+        given = {"replicas": 1, "flush": "Fsync", "tiering": {"bucket": "here"}}
+        await b.store.create(CLUSTER, new_object(CLUSTER, "dev", given))
         b.write("all.yaml", CLUSTER_TEXT + "---\n" + TOPIC_TEXT % ("orders", 3))
         await b.look()
         assert (await b.topics())["orders"]["spec"]["clusterRef"] == {"name": "dev"}
         spec = (await b.store.get(CLUSTER, "dev"))["spec"]
         assert (spec["kafkaAdmin"], spec["config"]) == ("None", {"retention.ms": "7"})
-        assert spec["replicas"] == 1, "the command line decides"
+        assert {key: spec[key] for key in given} == given, "the command line decides"
         b.said.clear()
         await b.look(3)
         assert b.said == []
