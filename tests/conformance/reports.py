@@ -112,8 +112,16 @@ class Verdict:
         return not self.regressions and not self.unexplained
 
 
-def judge(outcomes: Mapping[str, Outcome], allowed: Iterable[str], findings: Iterable[Finding]) -> Verdict:
-    """Hold outcomes against what was expected."""
+def judge(
+    outcomes: Mapping[str, Outcome],
+    allowed: Iterable[str],
+    findings: Iterable[Finding],
+    passed_again: Iterable[str] = (),
+) -> Verdict:
+    """Hold outcomes against what was expected.
+
+    What passed only when it was run again is no regression, and is not counted as passed.
+    """
     findings = tuple(findings)
     allowed = set(allowed)
     passed = {test for test, outcome in outcomes.items() if outcome.status == PASSED}
@@ -122,7 +130,7 @@ def judge(outcomes: Mapping[str, Outcome], allowed: Iterable[str], findings: Ite
     used = {finding.pattern for found in causes.values() for finding in found}
     return Verdict(
         outcomes=outcomes,
-        regressions=tuple(sorted(allowed - passed)),
+        regressions=tuple(sorted(allowed - passed - set(passed_again))),
         unexplained=tuple(sorted(test for test in missed - allowed if not causes[test])),
         gained=tuple(sorted(passed - allowed)),
         stale=tuple(finding.pattern for finding in findings if finding.pattern not in used),

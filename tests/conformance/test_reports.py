@@ -42,6 +42,13 @@ def test_what_is_allowed_must_pass(how: str) -> None:
     assert judge(outcomes(b="passed"), ["a"], []).regressions == ("a",), "a test that is gone"
 
 
+def test_what_passes_when_it_is_run_again_is_told_apart() -> None:
+    once, never = "passes the second time", "never passes"
+    verdict = judge(outcomes(**{once: "failed", never: "failed"}), [once, never], [], [once])
+    assert (verdict.regressions, verdict.unexplained, verdict.passed) == ((never,), (), 0)
+    assert judge(outcomes(**{once: "failed"}), [once], [], [once]).good
+
+
 @pytest.mark.parametrize("how", ["failed", "error", "skipped"])
 def test_what_does_not_pass_needs_a_cause(how: str) -> None:
     verdict = judge(outcomes(**{"t[x]": how, "u": how}), [], [Finding("t[*", "planned (later)")])
