@@ -1,11 +1,13 @@
 """What archiving costs those who do not ask for it: latency of hot producers, memory, and bytes for a new replica.
 
 Latency and memory are compared with the same writes to a topic that is not tiered, on the same broker in turns, or on an
-equal one. Whatever serves the bucket shares the machine, too.
+equal one. Whatever serves the bucket shares the machine, too; latency is judged beside a bucket that takes as much from
+somebody else (`benchmarks.bare_uploads`), and shown beside one that takes nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from benchmarks.tiered_broker import TIERED, TieredBroker
 from benchmarks.tiering_scale import BATCH_BYTES, MIB, Scale, TieringExperiment
 
 _HOT, _ARCHIVED, _PLAIN = "hot", "archived", "plain"
+_BUSY, _IDLE = "busy_bucket", "idle_bucket"
+_TURNS = (_ARCHIVED, _BUSY, _IDLE)
+"""The writer's topic is archived, or it is not: then the bucket is busy all the same, or idle."""
 _HOT_PARTITIONS = 4
 _HOT_RATE = 100.0
 _WRITTEN_PARTITIONS = 2
@@ -51,50 +56,54 @@ def hot(bucket: Bucket, directory: Path, scale: Scale) -> Numbers:
         broker.prepare()
         broker.start()
         try:
-            found = _hot(broker, scale)
+            found = _hot(broker, bucket.part(f"{flush}-bare"), scale)
         finally:
             broker.stop()
         numbers |= {f"{flush.lower()}_{key}": value for key, value in found.items()}
     return numbers
 
 
-def _hot(broker: TieredBroker, scale: Scale) -> Numbers:
+def _hot(broker: TieredBroker, bucket: Bucket, scale: Scale) -> Numbers:
     segment = {"segment.bytes": str(_WRITTEN_SEGMENT_BYTES)}
     broker.create(_HOT, _HOT_PARTITIONS, _plain(1 << 30) | {"retention.bytes": "-1"})
     broker.create(_ARCHIVED, _WRITTEN_PARTITIONS, TIERED | segment)
     broker.create(_PLAIN, _WRITTEN_PARTITIONS, _plain(_WRITTEN_SEGMENT_BYTES))
-    took: dict[str, list[float]] = {_ARCHIVED: [], _PLAIN: []}
-    busy: dict[str, list[float]] = {_ARCHIVED: [], _PLAIN: []}
+    took: dict[str, list[float]] = {kind: [] for kind in _TURNS}
+    busy: dict[str, list[float]] = {kind: [] for kind in _TURNS}
     uploaded, numbers = 0.0, {}
-    # The first turn warms up, and goes the other way round.
+    # The first turn warms up; every other one goes the other way round.
     for turn in range(scale.slices + 1):
-        for topic in (_PLAIN, _ARCHIVED) if turn % 2 else (_ARCHIVED, _PLAIN):
+        for kind in _TURNS if turn % 2 else reversed(_TURNS):
             before = _uploaded(broker)
-            found, used = _slice(broker, topic, scale.slice_s)
-            if topic == _ARCHIVED:
+            found, used = _slice(broker, bucket, kind, scale.slice_s)
+            if kind == _ARCHIVED:
                 broker.await_tail_only(_ARCHIVED, _WRITTEN_PARTITIONS)
             if turn:
-                took[topic] += found
-                busy[topic].append(used)
+                took[kind] += found
+                busy[kind].append(used)
                 uploaded += _uploaded(broker) - before
-                numbers[f"{topic}_p99_us_{turn}"] = _quantile(found, 0.99)
+                numbers[f"{kind}_p99_us_{turn}"] = _quantile(found, 0.99)
     written = scale.slices * scale.slice_s * _WRITTEN_BYTES_PER_S
     if uploaded < 0.8 * written:
         raise RequestFailedError(f"{uploaded:.0f} bytes were archived in parallel, of {written:.0f} written")
-    for topic, found in took.items():
+    for kind, found in took.items():
         numbers |= {
-            f"{topic}_p50_us": _quantile(found, 0.5),
-            f"{topic}_p99_us": _quantile(found, 0.99),
-            f"{topic}_busy_cores": sum(busy[topic]) / len(busy[topic]),
+            f"{kind}_p50_us": _quantile(found, 0.5),
+            f"{kind}_p99_us": _quantile(found, 0.99),
+            f"{kind}_busy_cores": sum(busy[kind]) / len(busy[kind]),
         }
     for share in ("p50", "p99"):
-        numbers[f"{share}_ratio"] = numbers[f"{_ARCHIVED}_{share}_us"] / numbers[f"{_PLAIN}_{share}_us"]
+        numbers[f"{share}_ratio"] = numbers[f"{_ARCHIVED}_{share}_us"] / numbers[f"{_BUSY}_{share}_us"]
     return numbers | {"requests": float(len(took[_ARCHIVED]))}
 
 
-def _slice(broker: TieredBroker, written: str, seconds: float) -> tuple[list[float], float]:
+def _slice(broker: TieredBroker, bucket: Bucket, kind: str, seconds: float) -> tuple[list[float], float]:
     """Return the latencies beside one writer, and how many cores the broker kept busy."""
-    with paced.writer(broker.bootstrap, written, _WRITTEN_PARTITIONS, _WRITTEN_BYTES_PER_S):
+    with contextlib.ExitStack() as beside:
+        if kind == _BUSY:
+            beside.enter_context(bucket.bare_uploads(_WRITTEN_SEGMENT_BYTES, _WRITTEN_BYTES_PER_S))
+        topic = _ARCHIVED if kind == _ARCHIVED else _PLAIN
+        beside.enter_context(paced.writer(broker.bootstrap, topic, _WRITTEN_PARTITIONS, _WRITTEN_BYTES_PER_S))
         time.sleep(_LEAD_IN_S)
         with cpu_of(broker) as use:
             found = paced.latencies(
@@ -233,13 +242,29 @@ def _peak(broker: TieredBroker, scale: Scale, *, archive: bool) -> int:
 def _hot_metrics(flush: str) -> tuple[Metric, ...]:
     what = f"one-record produce, {flush}, 100/s beside 16 MB/s"
     key = flush.lower()
+    kinds = {
+        _ARCHIVED: "with archiving",
+        _BUSY: "without, the bucket as busy",
+        _IDLE: "without, the bucket idle",
+    }
     return (
-        Metric(f"{key}_p99_ratio", f"{what}: p99 with archiving / without", "ratio", budget="1.2"),
-        Metric(f"{key}_p50_ratio", f"{what}: p50 with archiving / without", "ratio"),
-        Metric(f"{key}_{_ARCHIVED}_p99_us", f"{what}: p99 with archiving", "us"),
-        Metric(f"{key}_{_PLAIN}_p99_us", f"{what}: p99 without", "us"),
-        Metric(f"{key}_{_ARCHIVED}_p50_us", f"{what}: p50 with archiving", "us"),
-        Metric(f"{key}_{_PLAIN}_p50_us", f"{what}: p50 without", "us"),
+        Metric(
+            f"{key}_p99_ratio",
+            f"{what}: p99 with archiving / without, the bucket as busy",
+            "ratio",
+            budget="1.2",
+        ),
+        Metric(f"{key}_p50_ratio", f"{what}: p50 with archiving / without, the bucket as busy", "ratio"),
+        *(
+            Metric(f"{key}_{kind}_{share}_us", f"{what}: {share} {how}", "us")
+            for share in ("p99", "p50")
+            for kind, how in kinds.items()
+        ),
+        *(
+            Metric(f"{key}_{kind}_busy_cores", f"{what}: busy cores of the broker {how}", "cores")
+            for kind, how in kinds.items()
+            if kind != _BUSY
+        ),
     )
 
 

@@ -19,12 +19,12 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from benchmarks import far_link
+from benchmarks import bare_uploads, far_link
 from benchmarks.load import LoadError
 
 DIRECTORY, S3 = "directory", "S3"
@@ -33,6 +33,7 @@ FAR_S3 = "S3, 1 Gbit/s and 10 ms"
 _DEFAULT_BUCKET = "strandline-test"
 _SUFFIX = ".seg"
 _KEYS_PER_DELETE = 1000
+_PRESIGNED_S = 3600
 
 
 class Object(NamedTuple):
@@ -94,6 +95,10 @@ class Bucket(ABC):
         """Get one range after the other. Raises LoadError for one that is short."""
 
     @abstractmethod
+    def bare_uploads(self, object_bytes: int, bytes_per_s: int) -> AbstractContextManager[None]:
+        """Have a bare client put objects at a steady rate within the block, see `benchmarks.bare_uploads`."""
+
+    @abstractmethod
     def forget(self) -> None:
         """Empty the caches of the bucket itself as far as this process can."""
 
@@ -148,6 +153,11 @@ class DirectoryBucket(Bucket):
             took = time.perf_counter() - began
             found.append(FirstByte(took, took))
         return found
+
+    def bare_uploads(self, object_bytes: int, bytes_per_s: int) -> AbstractContextManager[None]:
+        """See `Bucket.bare_uploads`."""
+        places = [str(self._root / "bare" / str(number)) for number in range(bare_uploads.PLACES)]
+        return bare_uploads.uploads(places, object_bytes, bytes_per_s)
 
     def forget(self) -> None:
         """Drop the objects from the page cache."""
@@ -268,6 +278,22 @@ class S3Bucket(Bucket):
             return found
 
         return asyncio.run(run())
+
+    def bare_uploads(self, object_bytes: int, bytes_per_s: int) -> AbstractContextManager[None]:
+        """See `Bucket.bare_uploads`."""
+
+        async def run() -> list[str]:
+            async with self._client(1) as client:
+                return [
+                    await client.generate_presigned_url(
+                        "put_object",
+                        Params={"Bucket": self._bucket, "Key": f"{self._prefix}/bare/{number}"},
+                        ExpiresIn=_PRESIGNED_S,
+                    )
+                    for number in range(bare_uploads.PLACES)
+                ]
+
+        return bare_uploads.uploads(asyncio.run(run()), object_bytes, bytes_per_s)
 
     def forget(self) -> None:
         """Do nothing: nobody can reach into the server. All reads find its caches alike."""
