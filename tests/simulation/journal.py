@@ -129,6 +129,15 @@ class Journal:
 
     # -- observations --
 
+    def committed_end(self, partition: TopicPartition) -> int:
+        """Return up to where a group is known to have committed: by an answer, or because a later member went on there.
+
+        The answer to a commit may have been lost, and who goes on at the end of the log has nothing more to commit.
+        """
+        answered = (commit.offset for commit in self.commits.get(partition, ()) if commit.ended is not None)
+        read = (found.offset for found in self.committed.get(partition, ()))
+        return max((*answered, *read), default=0)
+
     def number_of(self, partition: TopicPartition) -> int:
         """Return the number under which the history knows a partition."""
         return self._numbers.setdefault(partition, len(self._numbers))

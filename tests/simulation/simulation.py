@@ -302,10 +302,10 @@ class Simulation:
             if self.tiers is not None and self.cold is not None:
                 missing += self.tiers.missing(leader, self.cold)
             if partition[0] == self.schedule.topics[0].name and self.members:
-                acked = [c.offset for c in self.journal.commits[partition] if c.ended is not None]
-                if leader.high_watermark and max(acked, default=0) < leader.high_watermark:
+                committed = self.journal.committed_end(partition)
+                if committed < leader.high_watermark:
                     missing.append(
-                        f"the group committed {max(acked, default=0)} of {leader.high_watermark} in {partition}"
+                        f"the group committed {committed} of {leader.high_watermark} in {partition}"
                     )
         return missing
 

@@ -108,3 +108,12 @@ def test_a_high_watermark_that_falls_within_an_epoch() -> None:
     assert rules(found) == []
     told(3, 2)
     assert rules(found) == ["high watermark fell"]
+
+
+def test_a_commit_whose_answer_was_lost_counts_when_a_later_member_goes_on_there() -> None:
+    found = journal()
+    assert found.committed_end(PARTITION) == 0
+    found.commits[PARTITION] = [Commit(9, 3.0, 4.0), Commit(12, 6.0, None)]
+    assert found.committed_end(PARTITION) == 9
+    found.committed[PARTITION] = [Committed(12, 7.0, 7.1), Committed(9, 7.2, 7.3, unaware=True)]
+    assert found.committed_end(PARTITION) == 12
