@@ -20,6 +20,7 @@ from benchmarks.clusters import Cluster, KafkaCluster, StrandlineCluster
 from benchmarks.experiments import Numbers
 from benchmarks.kafka_jars import REPOSITORY, KafkaUnavailableError, ensure_jars
 from benchmarks.load import RECORD_BYTES, LoadError
+from benchmarks.options import add_shared
 from benchmarks.page_cache import PageCacheFiller
 from benchmarks.raw_client import RequestFailedError
 from benchmarks.replicated import FULL, QUICK, REPLICAS, ClusterExperiment, Scale
@@ -157,20 +158,10 @@ class _Session:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.replication", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small loads, one fault each: minutes")
-    parser.add_argument("--only", action="append", choices=[experiment.name for experiment in EXPERIMENTS])
+    add_shared(parser, (experiment.name for experiment in EXPERIMENTS))
     parser.add_argument("--systems", action="append", choices=list(SYSTEMS))
     parser.add_argument("--repeats", type=int, help="runs of every experiment (default 1)")
     parser.add_argument("--minutes", type=float, help="begin nothing new after so many minutes")
-    parser.add_argument(
-        "--dir", help="where the brokers keep their data (default: .cache/ of the repository)"
-    )
-    parser.add_argument("--keep", action="store_true", help="keep the brokers' data and output")
-    parser.add_argument(
-        "--fill-page-cache",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="fill the page cache before every run, see benchmarks/page_cache.py",
-    )
     return parser
 
 

@@ -19,6 +19,7 @@ from benchmarks import environment, report
 from benchmarks.experiments import EXPERIMENTS, FULL, QUICK, Experiment, Numbers, Scale
 from benchmarks.kafka_jars import REPOSITORY, KafkaUnavailableError, ensure_jars
 from benchmarks.load import RECORD_BYTES, LoadError
+from benchmarks.options import add_shared
 from benchmarks.page_cache import PageCacheFiller
 from benchmarks.raw_client import RequestFailedError
 from benchmarks.systems import Broker, BrokerFailedError, Kafka, Strandline
@@ -181,19 +182,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help="small loads, one repeat: minutes instead of an hour"
     )
-    parser.add_argument("--only", action="append", choices=[experiment.name for experiment in EXPERIMENTS])
+    add_shared(parser, (experiment.name for experiment in EXPERIMENTS))
     parser.add_argument("--systems", action="append", choices=list(SYSTEMS))
     parser.add_argument("--repeats", type=int, help="counted repeats (default 3, with --quick 1)")
-    parser.add_argument(
-        "--dir", help="where the brokers keep their data (default: .cache/ of the repository)"
-    )
-    parser.add_argument("--keep", action="store_true", help="keep the brokers' data and output")
-    parser.add_argument(
-        "--fill-page-cache",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="fill the page cache before every run, see benchmarks/page_cache.py",
-    )
     return parser
 
 

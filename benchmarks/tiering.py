@@ -22,6 +22,7 @@ from benchmarks.buckets import Bucket
 from benchmarks.experiments import Numbers
 from benchmarks.kafka_jars import REPOSITORY
 from benchmarks.load import RECORD_BYTES, LoadError
+from benchmarks.options import add_shared
 from benchmarks.page_cache import PageCacheFiller
 from benchmarks.raw_client import RequestFailedError
 from benchmarks.systems import BrokerFailedError
@@ -129,19 +130,9 @@ class _Session:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tiering", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small loads: does everything run?")
-    parser.add_argument("--only", action="append", choices=[experiment.name for experiment in EXPERIMENTS])
+    add_shared(parser, (experiment.name for experiment in EXPERIMENTS))
     parser.add_argument("--buckets", action="append", choices=_BUCKETS)
     parser.add_argument("--repeats", type=int, default=1, help="runs of every experiment (default 1)")
-    parser.add_argument(
-        "--dir", help="where the brokers keep their data (default: .cache/ of the repository)"
-    )
-    parser.add_argument("--keep", action="store_true", help="keep the data of brokers and buckets")
-    parser.add_argument(
-        "--fill-page-cache",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="fill the page cache before every run, see benchmarks/page_cache.py",
-    )
     return parser
 
 
