@@ -237,7 +237,7 @@ class ProduceHandler:
         for operation in list(self._waiting):
             if operation.deadline <= now:
                 for partition in operation.partitions:
-                    for row in partition.forget_waiter(operation):
+                    for row in partition.pending_appends.forget(operation):
                         row[ROW_ERROR] = int(ErrorCode.REQUEST_TIMED_OUT)
                         row[ROW_BASE_OFFSET] = -1
                         operation.partition_done(row)

@@ -354,7 +354,7 @@ class _HighWatermark:
         partition.fetch_waiters[self] = None
 
     def data_arrived(self, byte_count: int) -> None:
-        """See `replica.partition.FetchWaiter`."""
+        """See `replica.waiters.FetchWaiter`."""
         if self._partition.high_watermark >= self._offset or not self._partition.is_leader:
             self._partition.fetch_waiters.pop(self, None)
             self._reached()

@@ -57,7 +57,7 @@ class Slot(Generic[M]):
 
 
 class Append(Generic[M]):
-    """One batch of a shard on its way to being committed; the `replica.partition.AppendWaiter` of that batch."""
+    """One batch of a shard on its way to being committed; the `replica.waiters.AppendWaiter` of that batch."""
 
     __slots__ = (
         "_settled",

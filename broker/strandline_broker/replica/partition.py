@@ -22,7 +22,6 @@ which they compare.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -30,12 +29,12 @@ from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.replica.deletion import Deletions
 from strandline_broker.replica.leadership import Leadership
 from strandline_broker.replica.offsets import PartitionOffsets
+from strandline_broker.replica.pending_appends import PendingAppends
 from strandline_broker.replica.recovery import Recovery
 from strandline_broker.replica.tier import PartitionTier
 from strandline_broker.replica.waiters import (
     ROW_APPEND_TIME,
     ROW_BASE_OFFSET,
-    ROW_ERROR,
     ROW_START_OFFSET,
     settle,
 )
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from strandline_broker.cluster.model import PartitionState, ReplicaRef
     from strandline_broker.log.log import Log
     from strandline_broker.replica.remote import TailState
-    from strandline_broker.replica.waiters import AppendWaiter, FetchWaiter, ReplicaWaiter
+    from strandline_broker.replica.waiters import AppendWaiter, FetchWaiter, PendingAppend, ReplicaWaiter
     from strandline_broker.seams.disk import FileSlice
 
 logger = logging.getLogger(__name__)
@@ -76,11 +75,11 @@ class Partition(PartitionOffsets):
         "_deletions",
         "_fsync",
         "_gaps_excused_since_ms",
-        "_high_watermark_waiters",
-        "_local_waiters",
         "_recovered_end",
         "_size_at_high_watermark",
         "_staged",
+        "_until_committed",
+        "_until_synced",
         "bytes_in",
         "bytes_out",
         "fetch_waiters",
@@ -95,6 +94,7 @@ class Partition(PartitionOffsets):
         "min_isr",
         "on_recovered",
         "on_synced",
+        "pending_appends",
         "recovery",
         "replica_waiters",
         "replicated_in",
@@ -142,10 +142,13 @@ class Partition(PartitionOffsets):
         self._gaps_excused_since_ms = -1
         self._fsync = flush is FlushMode.FSYNC
         self._size_at_high_watermark = log.size_bytes
-        # (waiter, its row, offset that must be passed) of the current read burst, then by what they wait for.
-        self._staged: list[tuple[AppendWaiter, list[object], int]] = []
-        self._local_waiters: deque[tuple[AppendWaiter, list[object], int]] = deque()
-        self._high_watermark_waiters: deque[tuple[AppendWaiter, list[object], int]] = deque()
+        # Appends of the current read burst, which `commit` writes.
+        self._staged: list[PendingAppend] = []
+        self.pending_appends = PendingAppends()
+        """Appends that are written and wait to be acknowledged."""
+        # Its queues, without the way through it: they are in the path of every batch.
+        self._until_synced = self.pending_appends.until_synced
+        self._until_committed = self.pending_appends.until_committed
         self._deletions = Deletions()
 
     def __repr__(self) -> str:
@@ -182,13 +185,13 @@ class Partition(PartitionOffsets):
         if self.leadership is not None and epoch == self.leader_epoch:
             self.leadership.confirm(state, min_isr)
             if self.leadership.frozen:
-                self._fail_impatient()
+                self.pending_appends.fail_impatient()
             if recovery is Recovery.NONE:
                 self.recovered()
             self.advance_high_watermark()
             self._deletions.wake()
             return
-        self._fail_waiters()
+        self.pending_appends.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         if self.tier is not None:
             self.tier.forget_role()
         self.leader_id = own.broker_id
@@ -215,7 +218,7 @@ class Partition(PartitionOffsets):
         self.isr_size = 0
         if self.tier is not None:
             self.tier.forget_role()
-        self._fail_waiters()
+        self.pending_appends.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         self._wake_fetches(0)
 
     def recovered(self) -> None:
@@ -329,11 +332,7 @@ class Partition(PartitionOffsets):
             self.log.commit()
         except KafkaError as error:
             self._gaps_excused_since_ms = -1
-            for waiter, row, _ in staged:
-                row[ROW_ERROR] = error.code
-                row[ROW_BASE_OFFSET] = -1
-                row[ROW_APPEND_TIME] = -1
-                waiter.partition_done(row)
+            settle(staged, error.code)
             return False
         fsync = self._fsync
         # A duplicate's original may be committed already: then nothing is left to wait for.
@@ -345,11 +344,11 @@ class Partition(PartitionOffsets):
                 if offset <= high_watermark:
                     waiter.partition_done(row)
                 else:
-                    self._high_watermark_waiters.append(entry)
+                    self._until_committed.append(entry)
             elif waiter.acks == 0 or offset <= durable_end:
                 waiter.partition_done(row)
             else:
-                self._local_waiters.append(entry)
+                self._until_synced.append(entry)
         if self.replica_waiters:
             for follower, key in tuple(self.replica_waiters.items()):
                 follower.data_arrived(key)
@@ -360,7 +359,7 @@ class Partition(PartitionOffsets):
 
     def synced(self) -> None:
         """Take note that the log's synced end moved."""
-        waiters = self._local_waiters
+        waiters = self._until_synced
         synced_end = self.log.synced_end
         while waiters and waiters[0][2] <= synced_end:
             waiter, row, _ = waiters.popleft()
@@ -372,7 +371,7 @@ class Partition(PartitionOffsets):
 
     def sync_failed(self) -> None:
         """Settle everybody who waits: after a failed fsync nothing unsynced may ever be acknowledged."""
-        self._fail_waiters(ErrorCode.KAFKA_STORAGE_ERROR)
+        self.pending_appends.fail(ErrorCode.KAFKA_STORAGE_ERROR)
         if self.on_synced is not None:
             self.on_synced()
 
@@ -395,7 +394,7 @@ class Partition(PartitionOffsets):
         if end <= self.high_watermark:
             return
         self.high_watermark = end
-        waiters = self._high_watermark_waiters
+        waiters = self._until_committed
         while waiters and waiters[0][2] <= end:
             waiter, row, _ = waiters.popleft()
             waiter.partition_done(row)
@@ -565,30 +564,6 @@ class Partition(PartitionOffsets):
             self.leadership.begin_at(offset)
 
     # -- internal ------------------------------------------------------------------------------------------------------
-
-    def _fail_waiters(self, code: ErrorCode = ErrorCode.NOT_LEADER_OR_FOLLOWER) -> None:
-        entries = [*self._local_waiters, *self._high_watermark_waiters]
-        self._local_waiters.clear()
-        self._high_watermark_waiters.clear()
-        settle(entries, code)
-
-    def _fail_impatient(self) -> None:
-        """Tell producers that the ISR fell below its minimum after their records were written; these may survive."""
-        entries = [entry for entry in self._high_watermark_waiters if not entry[0].patient]
-        if entries:
-            patient = [entry for entry in self._high_watermark_waiters if entry[0].patient]
-            self._high_watermark_waiters = deque(patient)
-            settle(entries, ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND)
-
-    def forget_waiter(self, waiter: AppendWaiter) -> list[list[object]]:
-        """Drop a waiter whose time is up and return the rows that were not settled."""
-        rows: list[list[object]] = []
-        for queue in (self._local_waiters, self._high_watermark_waiters):
-            rows.extend(entry[1] for entry in queue if entry[0] is waiter)
-            kept = [entry for entry in queue if entry[0] is not waiter]
-            queue.clear()
-            queue.extend(kept)
-        return rows
 
     def _wake_fetches(self, byte_count: int) -> None:
         for waiter in tuple(self.fetch_waiters):

@@ -28,6 +28,10 @@ class AppendWaiter(Protocol):
         ...
 
 
+PendingAppend = tuple[AppendWaiter, list[object], int]
+"""(waiter, its row, the offset that must be passed before it is acknowledged)"""
+
+
 class FetchWaiter(Protocol):
     """A consumer's fetch request that waits for data."""
 
@@ -57,7 +61,7 @@ ROW_START_OFFSET = 4
 ROW_LEADER = 7
 
 
-def settle(entries: Iterable[tuple[AppendWaiter, list[object], int]], code: ErrorCode) -> None:
+def settle(entries: Iterable[PendingAppend], code: ErrorCode) -> None:
     """Answer waiting appends with an error code: the outcome is unknown to them, and they may retry."""
     for waiter, row, _ in entries:
         row[ROW_ERROR] = code
