@@ -111,6 +111,7 @@ class Leadership:
         "followers",
         "frozen",
         "min_isr",
+        "recovered_end",
         "state",
     )
 
@@ -121,6 +122,8 @@ class Leadership:
         self._own = own
         self.epoch = state.leader_epoch
         self.epoch_start = epoch_start
+        self.recovered_end = epoch_start
+        """Log end that all in sync have to reach before the partition has recovered; -1 once they did."""
         self.began_at = now
         self.state = state
         self.min_isr = min_isr
@@ -265,6 +268,15 @@ class Leadership:
                 return _UNKNOWN
             low = min(low, follower.log_start)
         return low
+
+    @property
+    def may_end_recovering(self) -> bool:
+        """Whether the store has the partition as recovering, and all in sync hold what was recovered.
+
+        They have to be enough for nobody else to be eligible: one who lacks it could else be elected, and would not know
+        that it has to look into the bucket. Later joiners hold it, too.
+        """
+        return self.state.recovering and self.recovered_end < 0
 
     def unconfirmed_growth(self) -> Iterator[PartitionState]:
         """Yield the attempts that name somebody whom the confirmed ISR does not: what must survive a restart."""

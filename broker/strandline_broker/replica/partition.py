@@ -75,7 +75,6 @@ class Partition(PartitionOffsets):
         "_deletions",
         "_fsync",
         "_gaps_excused_since_ms",
-        "_recovered_end",
         "_size_at_high_watermark",
         "_staged",
         "_until_committed",
@@ -122,8 +121,6 @@ class Partition(PartitionOffsets):
         """What this leader has to do before its partition has recovered."""
         self.on_recovered: Callable[[], None] | None = None
         """Called when that is done and the store may be told: see `has_recovered`."""
-        # While leading: the log end that all in sync have to reach before that; -1 from then on.
-        self._recovered_end = -1
         self.unfit_epoch = -1
         """Leader epoch in which this broker must not lead (again): its log lost bytes that followers may have."""
         self.high_watermark = max(log.start_offset, min(high_watermark, log.synced_end))
@@ -198,7 +195,6 @@ class Partition(PartitionOffsets):
         self.leader_epoch = epoch
         self.is_leader = True
         self.recovery = recovery
-        self._recovered_end = self.log.end_offset
         self._gaps_excused_since_ms = -1
         self.log.epochs.assign(epoch, self.log.end_offset)
         self.leadership = Leadership(own, state, min_isr, self.log.end_offset, now)
@@ -223,26 +219,18 @@ class Partition(PartitionOffsets):
 
     def recovered(self) -> None:
         """Serve from now on: what was to be recovered in this epoch is."""
-        if self.recovery is Recovery.NONE:
+        leadership = self.leadership
+        if leadership is None or self.recovery is Recovery.NONE:
             return
         self.recovery = Recovery.NONE
-        self._recovered_end = self.log.end_offset
+        leadership.recovered_end = self.log.end_offset
         self.advance_high_watermark()
 
     @property
     def has_recovered(self) -> bool:
-        """Whether the store, which has this partition as recovering, may be told that it has recovered.
-
-        Not before everybody in sync holds what was recovered, and they are enough for nobody else to be eligible: one who
-        lacks it could else be elected, and would not know that it has to look into the bucket. Later joiners hold it, too.
-        """
+        """Whether the store, which has this partition as recovering, may be told that it has recovered."""
         leadership = self.leadership
-        return (
-            self.recovery is Recovery.NONE
-            and leadership is not None
-            and leadership.state.recovering
-            and self._recovered_end < 0
-        )
+        return self.recovery is Recovery.NONE and leadership is not None and leadership.may_end_recovering
 
     def start_tiering(self) -> PartitionTier:
         """Let a part of this partition lie in the bucket from now on. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
@@ -387,8 +375,8 @@ class Partition(PartitionOffsets):
         end = self.log.synced_end if self._fsync else self.log.end_offset
         if not leadership.alone:
             end = leadership.committed_end(end)
-        if 0 <= self._recovered_end <= end:
-            self._recovered_end = -1
+        if 0 <= leadership.recovered_end <= end:
+            leadership.recovered_end = -1
             if self.on_recovered is not None:
                 self.on_recovered()
         if end <= self.high_watermark:
@@ -481,7 +469,7 @@ class Partition(PartitionOffsets):
         if broker_id not in leadership.state.replicas:
             raise KafkaError(ErrorCode.UNKNOWN_LEADER_EPOCH, f"broker {broker_id} is no replica of {self!r}")
         follower = leadership.fetched(broker_id, generation, log_end, log_start, self.log.end_offset, now)
-        if (log_end > self.high_watermark or self._recovered_end >= 0) and leadership.counts(broker_id):
+        if (log_end > self.high_watermark or leadership.recovered_end >= 0) and leadership.counts(broker_id):
             self.advance_high_watermark()
         if self._deletions:
             self._deletions.wake()

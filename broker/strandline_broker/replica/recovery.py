@@ -6,7 +6,7 @@ takes it from there. Pure.
     NONE ◀──recovered── LOG, OFFSETS ◀──elected while the store says `recovering`
 
 Who uses it: `ReplicaManager` decides it, `Partition` keeps it for the epoch; the archiver ends LOG, the group coordinator
-OFFSETS. From then on `IsrKeeper` tells the store.
+OFFSETS. When `Leadership` knows that all in sync hold what was recovered, `IsrKeeper` tells the store.
 """
 
 from __future__ import annotations
