@@ -1,7 +1,7 @@
 """The half of a partition that only looks: its offsets, epochs, and look-ups by timestamp, across both tiers.
 
-A base class of `Partition` and used by nothing else; handlers know it as `api.context.PartitionHandle`. Older records lie
-in the bucket, so it is asked first; while a leader has not loaded the manifest, what depends on it is refused with
+A base class of `LocalReplica` and used by nothing else; handlers know it as `api.context.PartitionHandle`. Older records
+lie in the bucket, so it is asked first; while a leader has not loaded the manifest, what depends on it is refused with
 LEADER_NOT_AVAILABLE, which clients retry (design section 7.3).
 """
 
@@ -76,6 +76,18 @@ class PartitionOffsets:
     def epoch_end_offset(self, epoch: int) -> tuple[int, int]:
         """Return (largest epoch not above `epoch`, its end offset), or (-1, -1)."""
         return self.log.epoch_end_offset(epoch)
+
+    def diverging_epoch(self, last_fetched_epoch: int, fetch_offset: int) -> tuple[int, int] | None:
+        """Return (epoch, end offset) where a reader's log parts from this one, or None if it does not (KIP-595).
+
+        Raises KafkaError(OFFSET_OUT_OF_RANGE) for an epoch that this log knows nothing of.
+        """
+        epoch, end_offset = self.log.epoch_end_offset(last_fetched_epoch)
+        if epoch < 0:
+            raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE, f"leader epoch {last_fetched_epoch} is not known")
+        if epoch < last_fetched_epoch or end_offset < fetch_offset:
+            return epoch, end_offset
+        return None
 
     async def offset_for_timestamp(self, timestamp: int, end: int) -> OffsetAt | None:
         """Return the first record below `end` whose timestamp (ms) is not below `timestamp`, in whatever tier.

@@ -1,8 +1,8 @@
-"""One partition as this broker leads or follows it: appends, the high watermark, and who waits for either.
+"""One partition in its roles on this broker, and the leader's work: appends, the high watermark, who waits for it.
 
 Everything here runs on the event loop's thread and blocks only to cut a log: appends go to the page cache, durability is
-the flusher's business. Produce and fetch handlers and the follower's fetchers are the callers; the replica manager moves a
-partition between roles:
+the flusher's business. Produce and fetch handlers and the follower's fetchers are the callers (what does not depend on the
+role is in `LocalReplica`); the replica manager moves a partition between roles:
 
     idle ──the store names a leader elsewhere──▶ following ──elected, this incarnation──▶ leading ──another epoch──▶ ...
 
@@ -21,17 +21,14 @@ which they compare.
 
 from __future__ import annotations
 
-import logging
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from strandline_broker.errors import ErrorCode, KafkaError
-from strandline_broker.replica.deletion import Deletions
 from strandline_broker.replica.leadership import Leadership
-from strandline_broker.replica.offsets import PartitionOffsets
+from strandline_broker.replica.local_replica import LocalReplica
 from strandline_broker.replica.pending_appends import PendingAppends
 from strandline_broker.replica.recovery import Recovery
-from strandline_broker.replica.tier import PartitionTier
 from strandline_broker.replica.waiters import (
     ROW_APPEND_TIME,
     ROW_BASE_OFFSET,
@@ -45,10 +42,7 @@ if TYPE_CHECKING:
     from strandline_broker.cluster.model import PartitionState, ReplicaRef
     from strandline_broker.log.log import Log
     from strandline_broker.replica.remote import TailState
-    from strandline_broker.replica.waiters import AppendWaiter, FetchWaiter, PendingAppend, ReplicaWaiter
-    from strandline_broker.seams.disk import FileSlice
-
-logger = logging.getLogger(__name__)
+    from strandline_broker.replica.waiters import AppendWaiter, PendingAppend
 
 
 class FlushMode(Enum):
@@ -65,39 +59,26 @@ them in order. Told of the gap itself, librdkafka gives up its epoch, for all pa
 the last leader, or another partition's, may have written: duplicates."""
 
 
-class Partition(PartitionOffsets):
+class Partition(LocalReplica):
     """A partition that has a replica on this broker.
 
     `leader_epoch` is -1 until the cluster store names a leader. `leadership` is there exactly while this broker leads.
     """
 
     __slots__ = (
-        "_deletions",
-        "_fsync",
         "_gaps_excused_since_ms",
-        "_size_at_high_watermark",
         "_staged",
         "_until_committed",
         "_until_synced",
-        "bytes_in",
-        "bytes_out",
-        "fetch_waiters",
-        "high_watermark",
         "index",
-        "is_leader",
         "isr_size",
         "leader_epoch",
-        "leader_high_watermark",
         "leader_id",
         "leadership",
         "min_isr",
         "on_recovered",
-        "on_synced",
         "pending_appends",
         "recovery",
-        "replica_waiters",
-        "replicated_in",
-        "replicated_out",
         "topic",
         "topic_id",
         "unfit_epoch",
@@ -106,12 +87,10 @@ class Partition(PartitionOffsets):
     def __init__(
         self, topic: str, topic_id: bytes, index: int, log: Log, flush: FlushMode, high_watermark: int
     ) -> None:
+        super().__init__(log, high_watermark, fsync=flush is FlushMode.FSYNC)
         self.topic = topic
         self.topic_id = topic_id
         self.index = index
-        self.log = log
-        self.tier = PartitionTier(log, self._tell_followers) if log.tier is not None else None
-        self.is_leader = False
         self.leader_id = -1
         self.leader_epoch = -1
         self.leadership: Leadership | None = None
@@ -123,22 +102,7 @@ class Partition(PartitionOffsets):
         """Called when that is done and the store may be told: see `has_recovered`."""
         self.unfit_epoch = -1
         """Leader epoch in which this broker must not lead (again): its log lost bytes that followers may have."""
-        self.high_watermark = max(log.start_offset, min(high_watermark, log.synced_end))
-        self.leader_high_watermark = -1
-        """While following: what the leader said last of its high watermark; -1 before it said anything."""
-        # Bytes of batches since the log was opened, for metrics: from producers, to consumers, and between replicas.
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.replicated_in = 0
-        self.replicated_out = 0
-        # In the order of their coming.
-        self.fetch_waiters: dict[FetchWaiter, None] = {}
-        self.replica_waiters: dict[ReplicaWaiter, tuple[str | bytes, int]] = {}
-        self.on_synced: Callable[[], None] | None = None
-        """Called, while following, when what was appended is durable."""
         self._gaps_excused_since_ms = -1
-        self._fsync = flush is FlushMode.FSYNC
-        self._size_at_high_watermark = log.size_bytes
         # Appends of the current read burst, which `commit` writes.
         self._staged: list[PendingAppend] = []
         self.pending_appends = PendingAppends()
@@ -146,7 +110,6 @@ class Partition(PartitionOffsets):
         # Its queues, without the way through it: they are in the path of every batch.
         self._until_synced = self.pending_appends.until_synced
         self._until_committed = self.pending_appends.until_committed
-        self._deletions = Deletions()
 
     def __repr__(self) -> str:
         return f"<Partition {self.topic}-{self.index} epoch={self.leader_epoch} leader={self.leader_id}>"
@@ -226,17 +189,23 @@ class Partition(PartitionOffsets):
         leadership.recovered_end = self.log.end_offset
         self.advance_high_watermark()
 
+    def start_over(self, offset: int, tail: TailState | None = None) -> None:
+        """See `LocalReplica.start_over`; for one that leads, its epoch begins there."""
+        super().start_over(offset, tail)
+        if self.leadership is not None:
+            self.log.epochs.assign(self.leader_epoch, offset)
+            self.leadership.begin_at(offset)
+
     @property
     def has_recovered(self) -> bool:
         """Whether the store, which has this partition as recovering, may be told that it has recovered."""
         leadership = self.leadership
         return self.recovery is Recovery.NONE and leadership is not None and leadership.may_end_recovering
 
-    def start_tiering(self) -> PartitionTier:
-        """Let a part of this partition lie in the bucket from now on. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
-        if self.tier is None:
-            self.tier = PartitionTier(self.log, self._tell_followers)
-        return self.tier
+    @property
+    def leader_epoch_start_offset(self) -> int:
+        """Log end when the current epoch began; the high watermark may lag it for a moment (KIP-207)."""
+        return self.leadership.epoch_start if self.leadership is not None else self.log.end_offset
 
     def check_leader(self, current_leader_epoch: int = -1) -> None:
         """Refuse a client that asks the wrong broker, or with another epoch in mind (KIP-320).
@@ -394,66 +363,7 @@ class Partition(PartitionOffsets):
                 reader.data_arrived(max(arrived, 1))
         self._tell_followers()
 
-    def _tell_followers(self) -> None:
-        """Tell followers, and let DeleteRecords look again."""
-        for follower, key in tuple(self.replica_waiters.items()):
-            follower.high_watermark_moved(key)
-        self._deletions.wake()
-
-    # -- reads ---------------------------------------------------------------------------------------------------------
-
-    @property
-    def last_stable_offset(self) -> int:
-        """Return the first offset that may belong to an open transaction; without transactions the high watermark."""
-        return self.high_watermark
-
-    def read(self, offset: int, max_bytes: int, *, min_one_batch: bool) -> FileSlice | None:
-        """Return what consumers may see from `offset` on, or None if there is nothing yet.
-
-        Raises KafkaError(OFFSET_OUT_OF_RANGE).
-        """
-        high_watermark = self.high_watermark
-        if offset == high_watermark:
-            return None
-        if offset > high_watermark:
-            # Between the high watermark and the log end there is nothing to see yet; beyond the end never was anything.
-            if offset > self.log.end_offset:
-                raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
-            return None
-        return self.log.read(offset, max_bytes, high_watermark, min_one_batch=min_one_batch)
-
-    @property
-    def leader_epoch_start_offset(self) -> int:
-        """Log end when the current epoch began; the high watermark may lag it for a moment (KIP-207)."""
-        return self.leadership.epoch_start if self.leadership is not None else self.log.end_offset
-
-    async def delete_records(self, before_offset: int) -> int:
-        """Raise the log start to `before_offset` (-1: to the high watermark) and return the low watermark.
-
-        Raises KafkaError OFFSET_OUT_OF_RANGE, POLICY_VIOLATION, KAFKA_STORAGE_ERROR, NOT_LEADER_OR_FOLLOWER.
-        """
-        return await self._deletions.delete(self, before_offset)
-
-    def low_watermark(self) -> int:
-        """Return the lowest log start of the replicas in sync, -1 while one has not said; only the leader knows it."""
-        leadership = self.leadership
-        if leadership is None:
-            return -1
-        return leadership.low_watermark(self.log_start_offset, leadership.state.isr_ids)
-
-    def diverging_epoch(self, last_fetched_epoch: int, fetch_offset: int) -> tuple[int, int] | None:
-        """Return (epoch, end offset) where a reader's log parts from this one, or None if it does not (KIP-595).
-
-        Raises KafkaError(OFFSET_OUT_OF_RANGE) for an epoch that this log knows nothing of.
-        """
-        epoch, end_offset = self.log.epoch_end_offset(last_fetched_epoch)
-        if epoch < 0:
-            raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE, f"leader epoch {last_fetched_epoch} is not known")
-        if epoch < last_fetched_epoch or end_offset < fetch_offset:
-            return epoch, end_offset
-        return None
-
-    # -- replication ---------------------------------------------------------------------------------------------------
+    # -- followers -----------------------------------------------------------------------------------------------------
 
     def follower_fetched(
         self, broker_id: int, generation: int, log_end: int, log_start: int, now: float
@@ -475,87 +385,16 @@ class Partition(PartitionOffsets):
             self._deletions.wake()
         return leadership.may_want_to_join(follower, self.high_watermark)
 
-    def read_for_follower(self, offset: int, max_bytes: int, *, min_one_batch: bool) -> FileSlice | None:
-        """Return what a follower lacks from `offset` on, or None for nothing. Raises KafkaError(OFFSET_OUT_OF_RANGE)."""
-        return self.log.read(offset, max_bytes, self.log.end_offset, min_one_batch=min_one_batch)
+    async def delete_records(self, before_offset: int) -> int:
+        """Raise the log start to `before_offset` (-1: to the high watermark) and return the low watermark.
 
-    @property
-    def replicated_end(self) -> int:
-        """The end of what this replica may vouch for to its leader: the synced end with `Fsync` (design section 3.4)."""
-        return self.log.synced_end if self._fsync else self.log.end_offset
-
-    @property
-    def lag(self) -> int:
-        """Committed records that are not here: 0 for a leader, -1 while a follower has not heard of its leader."""
-        if self.is_leader:
-            return 0
-        return (
-            max(self.leader_high_watermark - self.log.end_offset, 0)
-            if self.leader_high_watermark >= 0
-            else -1
-        )
-
-    @property
-    def wants_sync(self) -> bool:
-        """Whether a follower has to wait for a sync before it may fetch again."""
-        return self._fsync and self.log.end_offset > self.log.synced_end
-
-    def append_from_leader(self, records: memoryview, now_ms: int) -> None:
-        """Append what the leader sent, as it is. Raises KafkaError as `Log.append_follower` does."""
-        assert not self.is_leader, "only followers copy"
-        self.log.now_ms = now_ms
-        self.log.append_follower(records)
-        self.replicated_in += len(records)
-
-    def learn_from_leader(self, high_watermark: int, log_start: int) -> None:
-        """Take over the leader's high watermark and log start, as far as they lie within this log. Raises KafkaError."""
-        end = min(high_watermark, self.replicated_end)
-        if end > self.high_watermark:
-            self.high_watermark = end
-            size = self.log.size_bytes
-            arrived = size - self._size_at_high_watermark
-            self._size_at_high_watermark = size
-            for reader in tuple(self.fetch_waiters):
-                reader.data_arrived(max(arrived, 1))
-        if log_start > self.log_start_offset:
-            self.raise_log_start(min(log_start, self.log.end_offset))
-
-    def raise_log_start(self, offset: int) -> None:
-        """Let the log begin at `offset`, no later than its end, in all its tiers; followers learn of it.
-
-        Raises KafkaError(KAFKA_STORAGE_ERROR).
+        Raises KafkaError OFFSET_OUT_OF_RANGE, POLICY_VIOLATION, KAFKA_STORAGE_ERROR, NOT_LEADER_OR_FOLLOWER.
         """
-        if self.tier is not None:
-            self.tier.raise_log_start(offset)
-        self.log.advance_start(offset)
-        self._tell_followers()
+        return await self._deletions.delete(self, before_offset)
 
-    def cut(self, offset: int) -> None:
-        """Drop everything from `offset` on that the leader does not have. Raises KafkaError(KAFKA_STORAGE_ERROR)."""
-        if offset < self.high_watermark:
-            logger.warning("%r: cut at %d, below its high watermark %d", self, offset, self.high_watermark)
-        self.log.truncate_to(offset)
-        self.high_watermark = min(self.high_watermark, self.log.end_offset)
-
-    def start_over(self, offset: int, tail: TailState | None = None) -> None:
-        """Drop everything and begin at `offset`; `tail` is what came before, in the bucket.
-
-        As its leader says, or, for one that leads, as the manifest does from which it recovers: there its epoch begins.
-        Raises KafkaError(KAFKA_STORAGE_ERROR).
-        """
-        logger.warning("%r: its log [%d, %d) is not what counts; starting over at %d", self,
-                       self.log.start_offset, self.log.end_offset, offset)  # fmt: skip
-        self.log.reset_to(offset, *(tail or ()))
-        self.high_watermark = offset
-        if self.leadership is not None:
-            self.log.epochs.assign(self.leader_epoch, offset)
-            self.leadership.begin_at(offset)
-
-    # -- internal ------------------------------------------------------------------------------------------------------
-
-    def _wake_fetches(self, byte_count: int) -> None:
-        for waiter in tuple(self.fetch_waiters):
-            waiter.data_arrived(byte_count)
-        for follower, key in tuple(self.replica_waiters.items()):
-            follower.data_arrived(key)
-        self._deletions.wake()
+    def low_watermark(self) -> int:
+        """Return the lowest log start of the replicas in sync, -1 while one has not said; only the leader knows it."""
+        leadership = self.leadership
+        if leadership is None:
+            return -1
+        return leadership.low_watermark(self.log_start_offset, leadership.state.isr_ids)
