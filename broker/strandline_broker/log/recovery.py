@@ -3,7 +3,9 @@
 Who uses it: `Log.open` and `Log.reopen`; nobody else. After a clean stop files are taken at their word and
 sealed segments are not even read. After any other stop every batch from the recovery point's segment on is
 checked; the log ends before the first one that is torn, corrupt or out of order, and what follows it is
-removed.
+removed. What is accepted above the recovery point is written once more before it is synced: it was read from the
+page cache of a machine that may have gone on, and a sync that failed for the process before this one leaves
+pages there that no later sync writes. (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.)
 
 One rule is ours: a *gap* between two segments above the recovery point means that the end of the older one
 was lost, cut at a batch boundary, and ends the log too. (Kafka leaves such gaps by compaction; here a cleaned
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from strandline_broker.seams.disk import File
 
 logger = logging.getLogger(__name__)
+
+_COPY_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -120,6 +124,8 @@ class _Loader:
         self.names_changed = False
         self.synced = False
         self.dirty: list[File] = []
+        self.unproven: list[tuple[File, int, int]] = []
+        """Files, and which bytes [start, end) of them were accepted above the recovery point."""
         self.epoch_changes: list[tuple[int, int]] = []
 
     def load(self, producers: ProducerState, start_offset: int) -> LoadedLog:
@@ -312,7 +318,7 @@ class _Loader:
         """
         file = segment.hold()
         found = segment.size
-        position = 0
+        position = proven = 0
         next_offset = segment.base_offset
         reason = ""
         epoch = self.epoch_changes[-1][0] if self.epoch_changes else -1
@@ -334,6 +340,8 @@ class _Loader:
                     self.epoch_changes.append((epoch, header.base_offset))
                 segment.index_batch(position, last_offset, header.max_timestamp, header.size)
                 next_offset = last_offset + 1
+                if next_offset <= self.report.recovery_point:
+                    proven = position + header.size
             position = found
         except CorruptBatch as error:
             position, reason = error.position, str(error)
@@ -345,6 +353,8 @@ class _Loader:
             self.report.reason = reason
             self.report.truncated_bytes += found - position
             file.truncate(position)
+        if proven < position:
+            self.unproven.append((file, proven, position))
         return position == found
 
     def _load_epochs(self, start_offset: int, end_offset: int) -> LeaderEpochs:
@@ -379,6 +389,8 @@ class _Loader:
         """Make durable what recovery accepted, unless it was known to be."""
         report = self.report
         if self.dirty and (report.truncated_bytes or report.end_offset > report.recovery_point):
+            for file, start, end in self.unproven:
+                _write_again(file, start, end)
             for file in self.dirty:
                 file.datasync()
             self._sync_names()
@@ -388,3 +400,11 @@ class _Loader:
         self.disk.sync_dir(self.directory.rpartition("/")[0])
         self.names_changed = False
         self.synced = True
+
+
+def _write_again(file: File, start: int, end: int) -> None:
+    """Make the bytes [start, end) of a file wait for its next sync, whatever became of the last one."""
+    while start < end:
+        data = file.pread(min(_COPY_BYTES, end - start), start)
+        file.pwrite(data, start)
+        start += len(data)

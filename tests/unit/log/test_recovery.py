@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import errno
+import random
 import struct
 
 import pytest
 from tests.unit.log.conftest import OpenLog
-from tests.unit.log.support import NOW_MS, FailingDisk, append, make_batch, offsets, read_all
+from tests.unit.log.support import NOW_MS, FailingDisk, FailingFile, append, make_batch, offsets, read_all
 
 from strandline_broker.errors import ErrorCode, KafkaError
 from strandline_broker.log.config import LogConfig
-from strandline_broker.seams.disk import DiskError
+from strandline_broker.log.log import Log
+from strandline_broker.seams.disk import Buffer, DiskError
+from strandline_broker.seams.sim_disk import SimDisk
 
 FIRST = "topic-0/00000000000000000000"
 SMALL = LogConfig(segment_bytes=1000, index_interval_bytes=100)
@@ -37,6 +41,56 @@ def test_a_torn_tail_is_cut_at_every_byte(open_log: OpenLog, disk: FailingDisk) 
         assert disk.open(f"{FIRST}.log").size() == 2 * batch_size
         assert log.synced_end == log.end_offset == 2
         disk.open(f"{FIRST}.log").append([content[2 * batch_size :]])
+
+
+@pytest.mark.parametrize("segment_bytes", [1 << 20, 400], ids=["one segment", "several segments"])
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_accepted_after_a_sync_failed_for_a_killed_process_survives_a_power_cut(
+    seed: int, segment_bytes: int
+) -> None:
+    """The pages of a failed sync can be read and count as written, so the next sync alone would pass over them."""
+    config = LogConfig(segment_bytes=segment_bytes)
+    disk = SimDisk()
+    log = Log.open(disk, "topic-0", config, now_ms=NOW_MS, clean=False)
+    append(log, make_batch(1, size=90))
+    log.sync()
+    append(log, make_batch(1, size=90))
+    for _ in range(4):
+        append(log, make_batch(2, size=90))
+    disk.fail_next("datasync", errno.EIO, path_part=".log", times=9)
+    with pytest.raises(DiskError):
+        log.sync()
+    disk.clear_faults()
+
+    disk = disk.kill()
+    found = Log.open(disk, "topic-0", config, now_ms=NOW_MS, clean=False, recovery_point=1)
+    assert (found.end_offset, found.synced_end) == (10, 10)
+    content = read_all(found)
+
+    disk = disk.crash(random.Random(seed))
+    found = Log.open(disk, "topic-0", config, now_ms=NOW_MS, clean=False, recovery_point=10)
+    assert read_all(found) == content
+    assert not found.recovery.lost_synced
+
+
+def test_only_what_may_not_be_on_the_disk_is_written_again(
+    open_log: OpenLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(open_log, 5, config=LogConfig())
+    written: list[tuple[int, int]] = []
+    write = FailingFile.pwrite
+
+    def pwrite(file: FailingFile, data: Buffer, offset: int) -> None:
+        if file.path.endswith(".log"):
+            written.append((offset, len(data)))
+        write(file, data, offset)
+
+    monkeypatch.setattr(FailingFile, "pwrite", pwrite)
+    size = len(make_batch(1, size=50))
+    for recovery_point, expected in ((5, []), (3, [(3 * size, 2 * size)]), (0, [(0, 5 * size)])):
+        written.clear()
+        open_log(recovery_point=recovery_point)
+        assert written == expected
 
 
 def test_a_tail_of_zeros_or_garbage_is_cut(open_log: OpenLog, disk: FailingDisk) -> None:
