@@ -284,7 +284,7 @@ def test_a_changed_users_file_counts_for_the_next_login(
             replaced = tmp_path / "new.json"
             replaced.write_text(json.dumps({"users": {"carol": entry("carol-geheim")}}))
             replaced.replace(tmp_path / "users.json")
-            service = here.broker._sasl
+            service = here.broker._endpoints._sasl
             assert service is not None
             await until(lambda: service._users.current.find("carol", ScramMechanism.SHA_256).known)
             assert (await login(await here.connect(), "carol")).error_code == ErrorCode.NONE

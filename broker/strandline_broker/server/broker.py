@@ -43,14 +43,9 @@ from strandline_broker.server.cleaning import CleaningService
 from strandline_broker.server.config import RACK_AWARE_REPLICA_SELECTOR
 from strandline_broker.server.disk_watch import DiskWatch
 from strandline_broker.server.dynamic_config import DynamicConfig
-from strandline_broker.server.inter_broker import (
-    TOKEN_CHECK_INTERVAL_S,
-    InterBroker,
-    warn_once_others_appear,
-)
+from strandline_broker.server.endpoints import Endpoints
+from strandline_broker.server.inter_broker import InterBroker, open_inter_broker
 from strandline_broker.server.log_failures import RETRY_INTERVAL_S, LogFailures
-from strandline_broker.server.placement import CHECK_INTERVAL_S as PLACEMENT_CHECK_INTERVAL_S
-from strandline_broker.server.placement import PlacementFile
 from strandline_broker.server.producer_ids import ProducerIds
 from strandline_broker.server.replication import Replication, Throttles, load_attempts, make_fetchers
 from strandline_broker.server.storage_health import StorageWatch
@@ -66,15 +61,13 @@ if TYPE_CHECKING:
     from strandline_broker.cluster.store import ClusterStore
     from strandline_broker.cluster.view import Change
     from strandline_broker.log.log import Log
-    from strandline_broker.net.connection import Connection
     from strandline_broker.peers.contract import Peers
     from strandline_broker.seams.clock import Clock
     from strandline_broker.seams.disk import Disk
     from strandline_broker.seams.network import Network
     from strandline_broker.seams.threads import Threads
     from strandline_broker.server.config import BrokerConfig
-    from strandline_broker.server.listeners import Listener
-    from strandline_broker.server.sasl import SaslService
+    from strandline_broker.server.endpoints import Advertised
     from strandline_tiered.object_store import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -147,8 +140,6 @@ class Broker:
             self._loop, self._sync_executor, on_synced=self._synced, on_failed=self._sync_failed
         )
         self._producer_ids = ProducerIds(store, config.cluster_name, disk, rng, self._blocking)
-        self._placement = PlacementFile(config.placement_file, self._blocking)
-        self._sasl: SaslService | None = None
         self._inter_broker: InterBroker | None = None
         self._peers = peers
         self._bucket = bucket
@@ -190,7 +181,6 @@ class Broker:
         self._stop_listening = self.view.on_change(self._on_view_change)
         self.tasks.spawn(self.view.run())
         await self._hear_of_cluster(knows_cluster)
-        await self._placement.wait(config.placement_wait_ms / 1000)
         await self._listen()
         self._dynamic_config = DynamicConfig(
             config, self.server, self.logs, self.replication.throttles, self.clock
@@ -329,8 +319,7 @@ class Broker:
         self.tasks.every(config.log_retention_check_interval_ms / 1000, self._sweep)
         self.tasks.every(config.replica_high_watermark_checkpoint_interval_ms / 1000, self._checkpoint)
         self.tasks.every(RETRY_INTERVAL_S, self._revive_failed_logs)
-        if config.placement_file:
-            self.tasks.every(PLACEMENT_CHECK_INTERVAL_S, self._follow_placement)
+        self._endpoints.follow(self.tasks, self._announce_endpoints)
 
     async def _hear_of_cluster(self, knows_cluster: bool) -> None:
         """Learn what the cluster is now, before any client can ask.
@@ -373,34 +362,31 @@ class Broker:
             )
 
     async def _listen(self) -> None:
-        listeners = self.config.resolve_listeners()
-        if any(listener.sasl_mechanisms for listener in listeners):
-            from strandline_broker.server.sasl import USERS_CHECK_INTERVAL_S, SaslService
-
-            self._sasl = await SaslService.open(
-                self.config, clock=self.clock, rng=self.rng, threads=self._threads
-            )
-            self.tasks.every(USERS_CHECK_INTERVAL_S, self._sasl.check_users)
-        for listener in listeners:
-            await self.server.open(listener.config(self._guard_of(listener)))
+        self._endpoints = await Endpoints.open(
+            self.config,
+            self.server,
+            inter_broker_guard=self._inter_broker.guard if self._inter_broker is not None else None,
+            tasks=self.tasks,
+            clock=self.clock,
+            rng=self.rng,
+            threads=self._threads,
+            run_blocking=self._blocking,
+        )
 
     async def _open_inter_broker(self) -> None:
         """Make ready to connect to other brokers, and to know them."""
         if self._peers is not None:
             return
-        if any(listener.internal for listener in self.config.resolve_listeners()):
-            self._inter_broker = await InterBroker.open(
-                self.config, clock=self.clock, rng=self.rng, executor=self._executor
-            )
+        self._inter_broker = await open_inter_broker(
+            self.config,
+            view=self.view,
+            tasks=self.tasks,
+            clock=self.clock,
+            rng=self.rng,
+            executor=self._executor,
+        )
+        if self._inter_broker is not None:
             self._peers = self._inter_broker.peers(self._network)
-            self.tasks.every(TOKEN_CHECK_INTERVAL_S, self._inter_broker.check_token)
-        else:
-            warn_once_others_appear(self.view)
-
-    def _guard_of(self, listener: Listener) -> Callable[[Connection], None] | None:
-        if listener.internal:
-            return self._inter_broker.guard if self._inter_broker is not None else None
-        return self._sasl.guard_of(listener) if self._sasl and listener.sasl_mechanisms else None
 
     def _make_groups(self) -> GroupCoordinator:
         return GroupCoordinator(
@@ -416,23 +402,18 @@ class Broker:
             snapshots=self.tiering,
         )
 
-    def _advertised(self) -> dict[str, Endpoint]:
-        return self._placement.current.advertise(self.config.resolve_listeners(), self.server.address)
-
-    async def _follow_placement(self) -> None:
-        if await self._placement.check():
-            rack = self._placement.current.rack or self.config.rack
-            with contextlib.suppress(LeaseLost):
-                await self.lease_keeper.update(listeners=self._advertised(), rack=rack)
+    async def _announce_endpoints(self, advertised: Advertised) -> None:
+        with contextlib.suppress(LeaseLost):
+            await self.lease_keeper.update(listeners=advertised.listeners, rack=advertised.rack)
 
     def _lease(self) -> BrokerLease:
-        config = self.config
+        config, advertised = self.config, self._endpoints.advertised()
         return BrokerLease(
             broker_id=config.broker_id,
             incarnation=self._volume.incarnation,
             generation=self._volume.identity.generation,
-            listeners=self._advertised(),
-            rack=self._placement.current.rack or config.rack,
+            listeners=advertised.listeners,
+            rack=advertised.rack,
             state=BrokerPhase.STARTING,
             cluster=config.cluster_name,
             lease_duration_ms=config.lease_duration_ms,
@@ -476,8 +457,7 @@ class Broker:
         if self.tiering is not None:
             await self.tiering.close()
         await self._producer_ids.close()
-        if self._sasl is not None:
-            self._sasl.close()
+        self._endpoints.close()
         await self.flusher.drain()
         await self._log_failures.before_stop()
         high_watermarks = self._high_watermarks()

@@ -1,7 +1,7 @@
 """The listener between brokers: its token file, the authentication of who connects to it, and connections to others.
 
-Made by `server.broker` only where there is such a listener. A changed token file counts for new connections within
-seconds; open ones go on, so that replication does not stop while the new token reaches every broker.
+Made by `server.broker` before it replicates, only where there is such a listener. A changed token file counts for new
+connections within seconds; open ones go on, so that replication does not stop while the new token reaches every broker.
 
 Keys and the modules of SASL are made and loaded when the first broker connects, or by `warm_up` before: 20 ms in all. A
 broker that comes up has more urgent things to do, but one that is handed a leadership must not stop for them.
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from strandline_broker.seams.network import Network
     from strandline_broker.security.users import Users
     from strandline_broker.server.config import BrokerConfig
+    from strandline_broker.server.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
@@ -206,6 +207,27 @@ class InterBroker:
         if self._users is None or self._users[0] != token:
             self._users = (token, users_of_token(token, self._salt, self._spare_secret))
         return self._users[1]
+
+
+async def open_inter_broker(
+    config: BrokerConfig,
+    *,
+    view: ClusterView,
+    tasks: Tasks,
+    clock: Clock,
+    rng: random.Random,
+    executor: Executor,
+) -> InterBroker | None:
+    """Return what is needed between brokers, whose token `tasks` follow; None where there is no listener for it.
+
+    That is logged as soon as `view` shows other brokers. Raises OSError, with a text for the user, for an unusable token.
+    """
+    if not any(listener.internal for listener in config.resolve_listeners()):
+        warn_once_others_appear(view)
+        return None
+    made = await InterBroker.open(config, clock=clock, rng=rng, executor=executor)
+    tasks.every(TOKEN_CHECK_INTERVAL_S, made.check_token)
+    return made
 
 
 class _LatePeers:

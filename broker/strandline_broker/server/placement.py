@@ -5,7 +5,7 @@ pod sees as a file (`placement_file`, ADR 0008): JSON such as
 
     {"rack": "zone-1", "advertised": {"EXTERNAL": {"host": "203.0.113.7", "port": 31234}}}
 
-Read at start and followed from then on; made by `server.broker`. What the file does not name stays as configured. A file
+Read at start and followed from then on by `server.endpoints`. What the file does not name stays as configured. A file
 that is missing, empty or wrong changes nothing.
 """
 

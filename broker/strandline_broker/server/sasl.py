@@ -1,6 +1,6 @@
 """What a broker with SASL listeners needs: its users, a thread for key derivations, and who guards connections.
 
-Made by `server.broker` only where there is such a listener.
+Made by `server.endpoints` only where there is such a listener.
 """
 
 from __future__ import annotations
