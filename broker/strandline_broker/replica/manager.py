@@ -182,6 +182,15 @@ class ReplicaManager:
         """Return the partition whose log this is."""
         return self._partition_of.get(log)
 
+    def high_watermark_of(self, log: Log) -> int:
+        """Return the high watermark of the partition whose log this is; where the log begins, if it is none's."""
+        partition = self._partition_of.get(log)
+        return partition.high_watermark if partition is not None else log.start_offset
+
+    def high_watermarks(self) -> dict[tuple[str, int], int]:
+        """Return the high watermark of every open partition, by topic and index, as a checkpoint keeps them."""
+        return {(partition.topic, partition.index): partition.high_watermark for partition in self}
+
     def why_absent(self, key: str | bytes, index: int) -> KafkaError:
         """Return the error for a partition that is not open here: unknown, elsewhere, or not usable."""
         topic = self._topic_view(key)

@@ -51,6 +51,7 @@ from strandline_broker.server.replication import Replication, Throttles, load_at
 from strandline_broker.server.storage_health import StorageWatch
 from strandline_broker.server.tasks import Tasks
 from strandline_broker.server.tiering import Tiering
+from strandline_broker.server.upkeep import Upkeep
 from strandline_broker.server.volume import Volume, write_incarnation
 
 if TYPE_CHECKING:
@@ -72,8 +73,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Produce requests whose time is up are looked for this often.
-_EXPIRY_INTERVAL_S = 0.25
 # How long a start waits for the cluster store when the last known cluster state would do.
 _STALE_AFTER_S = 2.0
 
@@ -223,9 +222,6 @@ class Broker:
         self.tiering = Tiering.open(
             config, self._bucket, volume, self.clock, self.rng, self._threads, self._disk, self._request_sync
         )
-        self.disk_watch = DiskWatch(
-            config, self._disk, self.logs, self.clock, self._high_watermark_of, self._blocking
-        )
         attempts = load_attempts(self._disk)
         throttles = Throttles.make(config.broker_id, self.view)
         fetchers = make_fetchers(
@@ -253,6 +249,9 @@ class Broker:
             run_blocking=self._blocking,
             persist_view=volume.save_view,
             has_bucket=self.tiering is not None,
+        )
+        self.disk_watch = DiskWatch(
+            config, self._disk, self.logs, self.clock, self.replicas.high_watermark_of, self._blocking
         )
         self._log_failures = LogFailures(
             self.replicas,
@@ -315,9 +314,17 @@ class Broker:
                 self.tiering, max_age_ms, pressure=pressure, lease_keeper=self.lease_keeper, clock=self.clock
             )
             self.tasks.spawn(watch.run())
-        self.tasks.every(_EXPIRY_INTERVAL_S, self._expire)
-        self.tasks.every(config.log_retention_check_interval_ms / 1000, self._sweep)
-        self.tasks.every(config.replica_high_watermark_checkpoint_interval_ms / 1000, self._checkpoint)
+        upkeep = Upkeep(
+            config,
+            logs=self.logs,
+            replicas=self.replicas,
+            flusher=self.flusher,
+            produce=self.produce,
+            groups=self.groups,
+            clock=self.clock,
+            run_blocking=self._blocking,
+        )
+        upkeep.start(self.tasks)
         self.tasks.every(RETRY_INTERVAL_S, self._revive_failed_logs)
         self._endpoints.follow(self.tasks, self._announce_endpoints)
 
@@ -460,7 +467,7 @@ class Broker:
         self._endpoints.close()
         await self.flusher.drain()
         await self._log_failures.before_stop()
-        high_watermarks = self._high_watermarks()
+        high_watermarks = self.replicas.high_watermarks()
         clean = await self._blocking(lambda: self.logs.close(high_watermarks))
         if clean and self.replicas.may_be_resumed:
             await self._blocking(self._volume.mark_clean_stop)
@@ -542,29 +549,11 @@ class Broker:
             self._view_changed.clear()
             await self._view_changed.wait()
 
-    async def _expire(self) -> None:
-        self.produce.expire()
-        self.groups.expire()
-
-    async def _sweep(self) -> None:
-        for log in self.logs.sweep(self.clock.now_ms(), self._high_watermark_of):
-            self.flusher.request(log)
-
-    async def _checkpoint(self) -> None:
-        await self._blocking(self.logs.checkpoint(self._high_watermarks()).write)
-
     async def _revive_failed_logs(self) -> None:
         """Take logs back into service whose disk works again; what was not synced is gone from them."""
         self.groups.reconcile()
         await self._log_failures.retry()
         self._roles_changed()
-
-    def _high_watermarks(self) -> dict[tuple[str, int], int]:
-        return {(partition.topic, partition.index): partition.high_watermark for partition in self.replicas}
-
-    def _high_watermark_of(self, log: Log) -> int:
-        partition = self.replicas.partition_of(log)
-        return partition.high_watermark if partition is not None else log.start_offset
 
     def _lease_lost(self, successor: BrokerLease | None) -> None:
         held_by = successor.incarnation if successor is not None else "something unknown"

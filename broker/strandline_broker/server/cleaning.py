@@ -53,7 +53,7 @@ class CleaningService:
             ),
             make_worker=self._make_worker,
             stable_offset_of=self._stable_offset_of,
-            high_watermark_of=self._high_watermark_of,
+            high_watermark_of=replicas.high_watermark_of,
             request_sync=flusher.request,
         )
         self._task = asyncio.get_running_loop().create_task(self.cleaner.run())
@@ -70,7 +70,3 @@ class CleaningService:
     def _stable_offset_of(self, log: Log) -> int:
         partition = self._replicas.partition_of(log)
         return partition.last_stable_offset if partition is not None else log.start_offset
-
-    def _high_watermark_of(self, log: Log) -> int:
-        partition = self._replicas.partition_of(log)
-        return partition.high_watermark if partition is not None else log.start_offset
