@@ -14,7 +14,7 @@ from tests.unit.log.support import FailingDisk
 from strandline_broker.cluster.model import BrokerLease
 from strandline_broker.errors import ErrorCode
 from strandline_broker.seams.disk import DiskError
-from strandline_broker.server import broker as broker_module
+from strandline_broker.server import log_failures, view_follower
 
 MIN_ISR_2 = {"min.insync.replicas": "2"}
 
@@ -95,7 +95,8 @@ def test_a_leader_that_cannot_sync_is_succeeded_at_once_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nothing looks after failed logs but who hears that the disk is writable again.
-    monkeypatch.setattr(broker_module, "RETRY_INTERVAL_S", 3600.0)
+    for module in (log_failures, view_follower):
+        monkeypatch.setattr(module, "RETRY_INTERVAL_S", 3600.0)
 
     async def scenario() -> None:
         async with trio(tmp_path) as three:

@@ -256,7 +256,7 @@ def test_a_full_disk_refuses_writes_and_recovers_by_itself(tmp_path: Path) -> No
 def test_a_failed_sync_acknowledges_nothing_and_the_partition_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strandline_broker.server.broker.RETRY_INTERVAL_S", 0.01)
+    monkeypatch.setattr("strandline_broker.server.log_failures.RETRY_INTERVAL_S", 0.01)
 
     async def scenario() -> None:
         async with cluster(tmp_path) as made, running(made) as broker:
@@ -287,7 +287,7 @@ def test_a_failed_sync_acknowledges_nothing_and_the_partition_comes_back(
 def test_a_log_that_is_cut_back_takes_nothing_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strandline_broker.server.broker.RETRY_INTERVAL_S", 0.01)
+    monkeypatch.setattr("strandline_broker.server.log_failures.RETRY_INTERVAL_S", 0.01)
     cutting, go_on = threading.Event(), threading.Event()
     truncate_to = Log.truncate_to
 

@@ -58,10 +58,10 @@ def test_a_broker_whose_log_lost_what_it_vouched_for_comes_back_as_another(tmp_p
             disk.fail_sync = True
             broker.flusher.request(partition.log)
             await until(lambda: bool(partition.log.failed))
-            await broker._revive_failed_logs()
+            await broker.log_failures.retry()
             assert three.made.lost == [], "what cannot be recorded must not be forgotten by a new start"
             disk.fail_sync = False
-            await broker._revive_failed_logs()
+            await broker.log_failures.retry()
             await until(lambda: bool(three.made.lost))
             assert three.made.lost == [LOST]
             recorded = load(LocalDisk(tmp_path / f"broker-{victim}"))
@@ -100,7 +100,7 @@ def test_a_log_that_keeps_what_was_promised_is_taken_back(tmp_path: Path) -> Non
             assert await three.write(b"b", acks=1) == [0]
             await until(lambda: bool(partition.log.failed))
             disk.fail_sync = False
-            await broker._revive_failed_logs()
+            await broker.log_failures.retry()
             assert not partition.log.failed
             assert three.made.lost == []
             assert broker.own_ref.generation == generation
@@ -142,13 +142,13 @@ def test_a_leader_whose_disk_does_not_come_back_is_succeeded(
             assert partition is not None
             monkeypatch.setattr(Log, "reopen", refuse)
             partition.log.fail("the test broke the disk")
-            await leader._revive_failed_logs()
+            await leader.log_failures.retry()
             await until(lambda: (found := three.leader()) is not None and found is not leader)
             await until(lambda: len(three.isr()) == 2 and victim not in three.isr())
             assert await three.write(b"b") == [0]
             assert await three.read(await three.in_sync(2)) == [b"a", b"b"]
             monkeypatch.undo()
-            await leader._revive_failed_logs()
+            await leader.log_failures.retry()
             await three.in_sync(3)
 
     run(scenario())

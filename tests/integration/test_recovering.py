@@ -145,7 +145,7 @@ def test_a_log_that_failed_and_is_led_on_goes_to_the_bucket_again(tmp_path: Path
             await three.write(b"not taken")
             await until(lambda: bool(partition.log.failed))
             disk.fail_sync = False
-            await broker._revive_failed_logs()
+            await broker.log_failures.retry()
             await until(lambda: partition.leader_epoch == epoch + 1)
             start = partition.log.end_offset
             await write(three, start, start + 50)

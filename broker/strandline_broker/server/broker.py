@@ -45,13 +45,14 @@ from strandline_broker.server.disk_watch import DiskWatch
 from strandline_broker.server.dynamic_config import DynamicConfig
 from strandline_broker.server.endpoints import Endpoints
 from strandline_broker.server.inter_broker import InterBroker, open_inter_broker
-from strandline_broker.server.log_failures import RETRY_INTERVAL_S, LogFailures
+from strandline_broker.server.log_failures import LogFailures
 from strandline_broker.server.producer_ids import ProducerIds
 from strandline_broker.server.replication import Replication, Throttles, load_attempts, make_fetchers
 from strandline_broker.server.storage_health import StorageWatch
 from strandline_broker.server.tasks import Tasks
 from strandline_broker.server.tiering import Tiering
 from strandline_broker.server.upkeep import Upkeep
+from strandline_broker.server.view_follower import ViewFollower
 from strandline_broker.server.volume import Volume, write_incarnation
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
 
     from strandline_broker.api.context import LogDir
     from strandline_broker.cluster.store import ClusterStore
-    from strandline_broker.cluster.view import Change
     from strandline_broker.log.log import Log
     from strandline_broker.peers.contract import Peers
     from strandline_broker.seams.clock import Clock
@@ -122,7 +122,6 @@ class Broker:
         self._executor = threads.pool("disk")
         self._removals = threads.pool("disk-removals")
         self.tasks = Tasks(self._loop)
-        self._view_changed = asyncio.Event()
         self.view = ClusterView(store, config.cluster_name, rng=rng)
         self.logs = LogManager(
             disk,
@@ -177,14 +176,14 @@ class Broker:
         self._make_replication()
         knows_cluster = self._volume.load_view(self.view)
         self._make_handlers()
-        self._stop_listening = self.view.on_change(self._on_view_change)
+        dynamic_config = DynamicConfig(config, self.server, self.logs, self.replication.throttles, self.clock)
+        self._view_follower = ViewFollower(
+            self.view, dynamic_config=dynamic_config, replicas=self.replicas, storage=self.storage
+        )
         self.tasks.spawn(self.view.run())
         await self._hear_of_cluster(knows_cluster)
         await self._listen()
-        self._dynamic_config = DynamicConfig(
-            config, self.server, self.logs, self.replication.throttles, self.clock
-        )
-        self._dynamic_config.apply(self.view.state)
+        dynamic_config.apply(self.view.state)
         self.lease_keeper = LeaseKeeper(
             self.store,
             self._lease(),
@@ -253,12 +252,6 @@ class Broker:
         self.disk_watch = DiskWatch(
             config, self._disk, self.logs, self.clock, self.replicas.high_watermark_of, self._blocking
         )
-        self._log_failures = LogFailures(
-            self.replicas,
-            renew_generation=lambda: self._blocking(lambda: volume.renew_generation(self.rng)),
-            end=self._on_lost,
-            clock=self.clock,
-        )
         self.replication = Replication(
             config,
             replicas=self.replicas,
@@ -275,6 +268,15 @@ class Broker:
     def _make_handlers(self) -> None:
         config = self.config
         self.groups = self._make_groups()
+        volume = self._volume
+        self.log_failures = LogFailures(
+            self.replicas,
+            before_retry=self.groups.reconcile,
+            after_retry=self._roles_changed,
+            renew_generation=lambda: self._blocking(lambda: volume.renew_generation(self.rng)),
+            end=self._on_lost,
+            clock=self.clock,
+        )
         self.replicas.on_roles = self._roles_changed
         self.replicas.on_recovered = self.replication.keeper.wake
         pressure, most_ms = self.disk_watch.pressure, config.request_timeout_max_ms
@@ -325,7 +327,7 @@ class Broker:
             run_blocking=self._blocking,
         )
         upkeep.start(self.tasks)
-        self.tasks.every(RETRY_INTERVAL_S, self._revive_failed_logs)
+        self.log_failures.start(self.tasks)
         self._endpoints.follow(self.tasks, self._announce_endpoints)
 
     async def _hear_of_cluster(self, knows_cluster: bool) -> None:
@@ -351,7 +353,7 @@ class Broker:
                 (acquiring,), timeout=_STALE_AFTER_S if self.view.fresh_since is not None else 0.0
             )
             await self.replicas.reconcile()
-            self.tasks.spawn(self._follow_view())
+            self.tasks.spawn(self._view_follower.run())
             await acquiring
         finally:
             acquiring.cancel()
@@ -438,8 +440,8 @@ class Broker:
 
     async def _announce_storage(self, writable: bool) -> None:
         if writable:
-            self._view_changed.set()
-            self.tasks.spawn(self._revive_failed_logs())
+            self._view_follower.look_again()
+            self.tasks.spawn(self.log_failures.retry())
         with contextlib.suppress(LeaseLost):
             await self.lease_keeper.update(writable=writable)
 
@@ -466,7 +468,7 @@ class Broker:
         await self._producer_ids.close()
         self._endpoints.close()
         await self.flusher.drain()
-        await self._log_failures.before_stop()
+        await self.log_failures.before_stop()
         high_watermarks = self.replicas.high_watermarks()
         clean = await self._blocking(lambda: self.logs.close(high_watermarks))
         if clean and self.replicas.may_be_resumed:
@@ -518,42 +520,7 @@ class Broker:
         if partition is not None:
             partition.sync_failed()
             if self.replicas.has_lost(partition):
-                self.tasks.spawn(self._revive_failed_logs())
-
-    # -- upkeep --------------------------------------------------------------------------------------------------------
-
-    def _on_view_change(self, change: Change) -> None:
-        # Not for renewals of Leases, of which every broker sees those of all others: they change no role.
-        if change.substantial:
-            self._view_changed.set()
-
-    async def _follow_view(self) -> None:
-        while True:
-            await self._view_changed.wait()
-            self._view_changed.clear()
-            self._dynamic_config.apply(self.view.state)
-            try:
-                await self.replicas.reconcile()
-            except OSError as error:
-                # The state is not used then; a disk that works again takes it with the next round.
-                logger.error("the cluster state cannot be kept on disk: %s", error)
-                self.storage.write_failed(error)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(RETRY_INTERVAL_S):
-                        await self._until_writable()
-                self._view_changed.set()
-
-    async def _until_writable(self) -> None:
-        while not self.storage.health.writable:
-            self.replicas.resign_deposed()
-            self._view_changed.clear()
-            await self._view_changed.wait()
-
-    async def _revive_failed_logs(self) -> None:
-        """Take logs back into service whose disk works again; what was not synced is gone from them."""
-        self.groups.reconcile()
-        await self._log_failures.retry()
-        self._roles_changed()
+                self.tasks.spawn(self.log_failures.retry())
 
     def _lease_lost(self, successor: BrokerLease | None) -> None:
         held_by = successor.incarnation if successor is not None else "something unknown"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from strandline_broker.replica.manager import ReplicaManager
     from strandline_broker.seams.clock import Clock
+    from strandline_broker.server.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
@@ -30,25 +31,41 @@ RETRY_INTERVAL_S = 5.0
 
 
 class LogFailures:
-    """See the module. `end` ends this process, and gets the reason; `renew_generation` raises DiskError."""
+    """See the module. `end` ends this process, and gets the reason; `renew_generation` raises DiskError.
+
+    `before_retry` lets coordinators give up what they loaded from logs that failed, `after_retry` is told that partitions
+    may be back in service.
+    """
 
     def __init__(
         self,
         replicas: ReplicaManager,
         *,
+        before_retry: Callable[[], None],
+        after_retry: Callable[[], None],
         renew_generation: Callable[[], Awaitable[object]],
         end: Callable[[str], None],
         clock: Clock,
     ) -> None:
         self._replicas = replicas
+        self._before_retry = before_retry
+        self._after_retry = after_retry
         self._renew_generation = renew_generation
         self._end = end
         self._clock = clock
         self._ended = False
         self._retrying = asyncio.Lock()
 
+    def start(self, tasks: Tasks) -> None:
+        """Look after failed logs again and again, until `tasks` are cancelled."""
+        tasks.every(RETRY_INTERVAL_S, self.retry)
+
     async def retry(self) -> None:
-        """Look after every log that failed; call it again and again, and at once when one has lost something."""
+        """Look after every log that failed; what was not synced is gone from those that are taken into service again.
+
+        Call it at once when a log has lost something, or when the disk can be written to again.
+        """
+        self._before_retry()
         async with self._retrying:
             try:
                 await self._replicas.open_unopened()
@@ -59,6 +76,7 @@ class LogFailures:
                     continue
                 if not await self._replicas.revive(partition, self._clock.now_ms()):
                     await self._give_up(partition.topic, partition.index)
+        self._after_retry()
 
     async def before_stop(self) -> None:
         """Record what was lost and is not recorded yet: the next start would know nothing of it."""

@@ -138,11 +138,21 @@ def test_what_was_vouched_for_is_remembered_over_attempts_that_fail(tmp_path: Pa
 def _failures(
     tmp_path: Path, renew: Callable[[], Awaitable[object]]
 ) -> tuple[ReplicaManager, LogFailures, list[str]]:
+    def nothing() -> None:
+        pass
+
     ends: list[str] = []
     manager = _manager(FailingDisk(tmp_path), FlushMode.REPLICATED, FOLLOWED)
     return (
         manager,
-        LogFailures(manager, renew_generation=renew, end=ends.append, clock=ManualClock()),
+        LogFailures(
+            manager,
+            before_retry=nothing,
+            after_retry=nothing,
+            renew_generation=renew,
+            end=ends.append,
+            clock=ManualClock(),
+        ),
         ends,
     )
 
