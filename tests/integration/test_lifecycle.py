@@ -76,7 +76,7 @@ async def crash(broker: Broker) -> None:
     if broker.tiering is not None:
         await broker.tiering.close()
     await broker.server.close(0)
-    await broker.flusher.drain()
+    await broker.syncs.flusher.drain()
     for pool in (broker._sync_executor, broker._executor, broker._removals):
         pool.shutdown()  # a log may just be opened there
     for log in broker.logs:

@@ -56,7 +56,7 @@ def test_a_broker_whose_log_lost_what_it_vouched_for_comes_back_as_another(tmp_p
             await until(lambda: partition.log.end_offset == 3)
 
             disk.fail_sync = True
-            broker.flusher.request(partition.log)
+            broker.syncs.request(partition)
             await until(lambda: bool(partition.log.failed))
             await broker.log_failures.retry()
             assert three.made.lost == [], "what cannot be recorded must not be forgotten by a new start"

@@ -141,7 +141,7 @@ def test_a_log_that_failed_and_is_led_on_goes_to_the_bucket_again(tmp_path: Path
             assert partition is not None
             epoch = partition.leader_epoch
             disk.fail_sync = True
-            broker.flusher.request(partition.log)
+            broker.syncs.request(partition)
             await three.write(b"not taken")
             await until(lambda: bool(partition.log.failed))
             disk.fail_sync = False

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,6 @@ from strandline_broker.cluster.store import Unavailable
 from strandline_broker.cluster.view import ClusterView
 from strandline_broker.coordinator import groups
 from strandline_broker.coordinator.groups import GroupCoordinator
-from strandline_broker.log.flusher import Flusher
 from strandline_broker.log.manager import LogManager
 from strandline_broker.net.server import Server
 from strandline_broker.replica.manager import ReplicaManager
@@ -49,6 +47,7 @@ from strandline_broker.server.log_failures import LogFailures
 from strandline_broker.server.producer_ids import ProducerIds
 from strandline_broker.server.replication import Replication, Throttles, load_attempts, make_fetchers
 from strandline_broker.server.storage_health import StorageWatch
+from strandline_broker.server.syncs import Syncs
 from strandline_broker.server.tasks import Tasks
 from strandline_broker.server.tiering import Tiering
 from strandline_broker.server.upkeep import Upkeep
@@ -61,7 +60,6 @@ if TYPE_CHECKING:
 
     from strandline_broker.api.context import LogDir
     from strandline_broker.cluster.store import ClusterStore
-    from strandline_broker.log.log import Log
     from strandline_broker.peers.contract import Peers
     from strandline_broker.seams.clock import Clock
     from strandline_broker.seams.disk import Disk
@@ -134,8 +132,12 @@ class Broker:
             disk, clock=clock, run_blocking=self._blocking, announce=self._announce_storage
         )
         self.logs.on_write_failed = self.storage.write_failed
-        self.flusher = Flusher(
-            self._loop, self._sync_executor, on_synced=self._synced, on_failed=self._sync_failed
+        self.syncs = Syncs(
+            self._loop,
+            self._sync_executor,
+            partition_of=lambda log: self.replicas.partition_of(log),  # noqa: PLW0108 - made later: they ask for syncs
+            write_failed=self.storage.write_failed,
+            on_failed=self._sync_failed,
         )
         self._producer_ids = ProducerIds(store, config.cluster_name, disk, rng, self._blocking)
         self._inter_broker: InterBroker | None = None
@@ -219,7 +221,7 @@ class Broker:
         config, volume = self.config, self._volume
         own = self.own_ref
         self.tiering = Tiering.open(
-            config, self._bucket, volume, self.clock, self.rng, self._threads, self._disk, self._request_sync
+            config, self._bucket, volume, self.clock, self.rng, self._threads, self._disk, self.syncs.request
         )
         attempts = load_attempts(self._disk)
         throttles = Throttles.make(config.broker_id, self.view)
@@ -231,7 +233,7 @@ class Broker:
             view=self.view,
             clock=self.clock,
             rng=self.rng,
-            request_sync=self._request_sync,
+            request_sync=self.syncs.request,
             bootstrap=self.tiering.reader if self.tiering is not None else None,
         )
         self.replicas = ReplicaManager(
@@ -281,7 +283,7 @@ class Broker:
         self.replicas.on_recovered = self.replication.keeper.wake
         pressure, most_ms = self.disk_watch.pressure, config.request_timeout_max_ms
         self.produce = ProduceHandler(
-            self.replicas, self.view, self.clock, self._request_sync, most_ms, pressure
+            self.replicas, self.view, self.clock, self.syncs.request, most_ms, pressure
         )
         self.sessions = FetchSessionCache(self.rng, slots=config.max_incremental_fetch_session_cache_slots)
         self.fetch = FetchHandler(
@@ -320,7 +322,7 @@ class Broker:
             config,
             logs=self.logs,
             replicas=self.replicas,
-            flusher=self.flusher,
+            flusher=self.syncs.flusher,
             produce=self.produce,
             groups=self.groups,
             clock=self.clock,
@@ -367,7 +369,7 @@ class Broker:
                 threads=self._threads,
                 logs=self.logs,
                 replicas=self.replicas,
-                flusher=self.flusher,
+                flusher=self.syncs.flusher,
             )
 
     async def _listen(self) -> None:
@@ -405,7 +407,7 @@ class Broker:
             clock=self.clock,
             rng=self.rng,
             loop=self._loop,
-            request_sync=self._request_sync,
+            request_sync=self.syncs.request,
             run_blocking=self._blocking,
             commit_timeout_ms=self.config.offsets_commit_timeout_ms,
             snapshots=self.tiering,
@@ -467,7 +469,7 @@ class Broker:
             await self.tiering.close()
         await self._producer_ids.close()
         self._endpoints.close()
-        await self.flusher.drain()
+        await self.syncs.flusher.drain()
         await self.log_failures.before_stop()
         high_watermarks = self.replicas.high_watermarks()
         clean = await self._blocking(lambda: self.logs.close(high_watermarks))
@@ -503,24 +505,9 @@ class Broker:
         if self.tiering is not None:
             self.tiering.roles_changed(self.replicas)
 
-    # -- syncs ---------------------------------------------------------------------------------------------------------
-
-    def _request_sync(self, partition: Partition) -> None:
-        self.flusher.request(partition.log)
-
-    def _synced(self, logs: Sequence[Log]) -> None:
-        for log in logs:
-            partition = self.replicas.partition_of(log)
-            if partition is not None:
-                partition.synced()
-
-    def _sync_failed(self, log: Log) -> None:
-        self.storage.write_failed(OSError(errno.EIO, log.failed))
-        partition = self.replicas.partition_of(log)
-        if partition is not None:
-            partition.sync_failed()
-            if self.replicas.has_lost(partition):
-                self.tasks.spawn(self.log_failures.retry())
+    def _sync_failed(self, partition: Partition) -> None:
+        if self.replicas.has_lost(partition):
+            self.tasks.spawn(self.log_failures.retry())
 
     def _lease_lost(self, successor: BrokerLease | None) -> None:
         held_by = successor.incarnation if successor is not None else "something unknown"

@@ -172,7 +172,7 @@ def take_snapshot(broker: Broker) -> Snapshot:
         closed={reason.value: count for reason, count in net.closed.items()},
         parked_fetches=broker.fetch.parked_count,
         fetch_sessions=len(broker.sessions),
-        sync_groups=broker.flusher.groups,
+        sync_groups=broker.syncs.flusher.groups,
         replication=ReplicationTotals.of(broker.replication),
     )
     if broker.cleaning is not None:

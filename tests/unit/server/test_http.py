@@ -106,7 +106,7 @@ def fake_broker(*partitions: Any) -> Any:
         server=SimpleNamespace(metrics=NetMetrics()),
         fetch=SimpleNamespace(parked_count=4),
         sessions=[1, 2],
-        flusher=SimpleNamespace(groups=9),
+        syncs=SimpleNamespace(flusher=SimpleNamespace(groups=9)),
         replication=replication(),
         storage=SimpleNamespace(health=SimpleNamespace(writable=True, failures=0)),
         disk_watch=SimpleNamespace(pressure=DiskPressure(85, 95), retention=SimpleNamespace(freed_bytes=55)),
