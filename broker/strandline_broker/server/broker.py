@@ -15,7 +15,6 @@ listeners closed, open answers sent -> logs synced and closed clean -> Lease let
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -24,9 +23,7 @@ from strandline_broker.api.fetch import FetchHandler
 from strandline_broker.api.fetch_sessions import FetchSessionCache
 from strandline_broker.api.handlers import build_registry
 from strandline_broker.api.produce import ProduceHandler
-from strandline_broker.cluster.lease_keeper import LeaseKeeper, LeaseLost, micro_time
-from strandline_broker.cluster.model import BrokerLease, BrokerPhase, Endpoint, ReplicaRef
-from strandline_broker.cluster.store import Unavailable
+from strandline_broker.cluster.model import BrokerPhase, ReplicaRef
 from strandline_broker.cluster.view import ClusterView
 from strandline_broker.coordinator import groups
 from strandline_broker.coordinator.groups import GroupCoordinator
@@ -45,6 +42,7 @@ from strandline_broker.server.endpoints import Endpoints
 from strandline_broker.server.inter_broker import InterBroker, open_inter_broker
 from strandline_broker.server.log_failures import LogFailures
 from strandline_broker.server.producer_ids import ProducerIds
+from strandline_broker.server.registration import Registration
 from strandline_broker.server.replication import Replication, Throttles, load_attempts, make_fetchers
 from strandline_broker.server.storage_health import StorageWatch
 from strandline_broker.server.syncs import Syncs
@@ -66,7 +64,6 @@ if TYPE_CHECKING:
     from strandline_broker.seams.network import Network
     from strandline_broker.seams.threads import Threads
     from strandline_broker.server.config import BrokerConfig
-    from strandline_broker.server.endpoints import Advertised
     from strandline_tiered.object_store import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -186,13 +183,14 @@ class Broker:
         await self._hear_of_cluster(knows_cluster)
         await self._listen()
         dynamic_config.apply(self.view.state)
-        self.lease_keeper = LeaseKeeper(
-            self.store,
-            self._lease(),
-            renew_interval_ms=config.lease_renew_ms,
-            on_lost=self._lease_lost,
+        self._registration = Registration(
+            config,
+            self._volume,
+            self._endpoints.advertised(),
+            store=self.store,
+            clock=self.clock,
             rng=self.rng,
-            now=lambda: micro_time(self.clock.now_ms()),
+            on_lost=self._on_lost,
         )
         await self._take_lease()
         await self.view.wait_fresh()
@@ -201,7 +199,7 @@ class Broker:
         self._start_cleaning()
         if prepare is not None and not self.replication.is_awaited():
             await self._while_nobody_waits(prepare())
-        await self.lease_keeper.set_state(BrokerPhase.RUNNING)
+        await self._registration.keeper.set_state(BrokerPhase.RUNNING)
         self.ready = True
 
     async def _while_nobody_waits(self, preparing: asyncio.Future[None]) -> None:
@@ -302,7 +300,7 @@ class Broker:
 
     def _start_upkeep(self) -> None:
         config = self.config
-        self.tasks.spawn(self.lease_keeper.run())
+        self.tasks.spawn(self._registration.keeper.run())
         self.tasks.spawn(self.storage.run())
         self.tasks.spawn(self.replication.keeper.run())
         self.tasks.spawn(self._producer_ids.refill())
@@ -314,8 +312,9 @@ class Broker:
             self.keeper.start(self.tasks)
             self.tasks.spawn(self.disk_watch.run())
             max_age_ms, pressure = config.tiering_max_unuploaded_age_ms, self.disk_watch.pressure
+            keeper = self._registration.keeper
             watch = BucketWatch(
-                self.tiering, max_age_ms, pressure=pressure, lease_keeper=self.lease_keeper, clock=self.clock
+                self.tiering, max_age_ms, pressure=pressure, lease_keeper=keeper, clock=self.clock
             )
             self.tasks.spawn(watch.run())
         upkeep = Upkeep(
@@ -330,7 +329,7 @@ class Broker:
         )
         upkeep.start(self.tasks)
         self.log_failures.start(self.tasks)
-        self._endpoints.follow(self.tasks, self._announce_endpoints)
+        self._endpoints.follow(self.tasks, self._registration.announce_endpoints)
 
     async def _hear_of_cluster(self, knows_cluster: bool) -> None:
         """Learn what the cluster is now, before any client can ask.
@@ -349,7 +348,7 @@ class Broker:
         A leader would else find the Lease of the last life, take a follower for one that runs, and take it into an ISR that
         the controller takes it out of a moment later.
         """
-        acquiring = self._loop.create_task(self.lease_keeper.acquire())
+        acquiring = self._loop.create_task(self._registration.keeper.acquire())
         try:
             await asyncio.wait(
                 (acquiring,), timeout=_STALE_AFTER_S if self.view.fresh_since is not None else 0.0
@@ -413,23 +412,6 @@ class Broker:
             snapshots=self.tiering,
         )
 
-    async def _announce_endpoints(self, advertised: Advertised) -> None:
-        with contextlib.suppress(LeaseLost):
-            await self.lease_keeper.update(listeners=advertised.listeners, rack=advertised.rack)
-
-    def _lease(self) -> BrokerLease:
-        config, advertised = self.config, self._endpoints.advertised()
-        return BrokerLease(
-            broker_id=config.broker_id,
-            incarnation=self._volume.incarnation,
-            generation=self._volume.identity.generation,
-            listeners=advertised.listeners,
-            rack=advertised.rack,
-            state=BrokerPhase.STARTING,
-            cluster=config.cluster_name,
-            lease_duration_ms=config.lease_duration_ms,
-        )
-
     def warm_up(self) -> None:
         """Load what this broker needs when it is handed its first leaderships. Blocks; for a thread."""
         groups.warm_up()
@@ -438,23 +420,20 @@ class Broker:
 
     async def announce_http(self, host: str, port: int) -> None:
         """Publish the address of the HTTP port in the Lease."""
-        await self.lease_keeper.update(http=Endpoint(host, port))
+        await self._registration.announce_http(host, port)
 
     async def _announce_storage(self, writable: bool) -> None:
         if writable:
             self._view_follower.look_again()
             self.tasks.spawn(self.log_failures.retry())
-        with contextlib.suppress(LeaseLost):
-            await self.lease_keeper.update(writable=writable)
+        await self._registration.announce_storage(writable)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
         """Stop gracefully: answer what is open, sync and close the logs, let the Lease go."""
         self.ready = False
-        with contextlib.suppress(LeaseLost, Unavailable, TimeoutError):
-            async with asyncio.timeout(2.0):
-                await self.lease_keeper.set_state(BrokerPhase.DRAINING)
+        await self._registration.drain()
         await self.replication.hand_over()
         if self.keeper is not None:
             await self.keeper.before_stop()
@@ -475,9 +454,7 @@ class Broker:
         clean = await self._blocking(lambda: self.logs.close(high_watermarks))
         if clean and self.replicas.may_be_resumed:
             await self._blocking(self._volume.mark_clean_stop)
-        with contextlib.suppress(LeaseLost, Unavailable, TimeoutError):
-            async with asyncio.timeout(2.0):
-                await self.lease_keeper.release()
+        await self._registration.release()
         self._sync_executor.shutdown()
         self._executor.shutdown()
         self._removals.shutdown()
@@ -508,10 +485,6 @@ class Broker:
     def _sync_failed(self, partition: Partition) -> None:
         if self.replicas.has_lost(partition):
             self.tasks.spawn(self.log_failures.retry())
-
-    def _lease_lost(self, successor: BrokerLease | None) -> None:
-        held_by = successor.incarnation if successor is not None else "something unknown"
-        self._on_lost(f"another process runs as broker {self.config.broker_id} (incarnation {held_by})")
 
     async def _blocking(self, work: Callable[[], object]) -> object:
         try:
