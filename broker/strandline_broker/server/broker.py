@@ -29,8 +29,6 @@ from strandline_broker.coordinator import groups
 from strandline_broker.coordinator.groups import GroupCoordinator
 from strandline_broker.log.manager import LogManager
 from strandline_broker.net.server import Server
-from strandline_broker.replica.manager import ReplicaManager
-from strandline_broker.replica.partition import FlushMode, Partition
 from strandline_broker.server import log_dirs
 from strandline_broker.server.bucket_keeper import BucketKeeper
 from strandline_broker.server.bucket_watch import BucketWatch
@@ -43,7 +41,7 @@ from strandline_broker.server.inter_broker import InterBroker, open_inter_broker
 from strandline_broker.server.log_failures import LogFailures
 from strandline_broker.server.producer_ids import ProducerIds
 from strandline_broker.server.registration import Registration
-from strandline_broker.server.replication import Replication, Throttles, load_attempts, make_fetchers
+from strandline_broker.server.replication import Replication
 from strandline_broker.server.storage_health import StorageWatch
 from strandline_broker.server.syncs import Syncs
 from strandline_broker.server.tasks import Tasks
@@ -59,6 +57,7 @@ if TYPE_CHECKING:
     from strandline_broker.api.context import LogDir
     from strandline_broker.cluster.store import ClusterStore
     from strandline_broker.peers.contract import Peers
+    from strandline_broker.replica.partition import Partition
     from strandline_broker.seams.clock import Clock
     from strandline_broker.seams.disk import Disk
     from strandline_broker.seams.network import Network
@@ -110,7 +109,6 @@ class Broker:
         self._threads = threads
         self._boot_id = boot_id
         self._on_lost = on_lost
-        self._flush = FlushMode(config.flush)
         self._loop = asyncio.get_running_loop()
         self._sync_executor = threads.pool("log-sync")
         # One thread: the log manager wants its blocking calls one at a time. Removals may take long and wait elsewhere.
@@ -217,52 +215,26 @@ class Broker:
 
     def _make_replication(self) -> None:
         config, volume = self.config, self._volume
-        own = self.own_ref
         self.tiering = Tiering.open(
             config, self._bucket, volume, self.clock, self.rng, self._threads, self._disk, self.syncs.request
         )
-        attempts = load_attempts(self._disk)
-        throttles = Throttles.make(config.broker_id, self.view)
-        fetchers = make_fetchers(
-            config,
-            own,
-            throttle=throttles.follower,
-            peers=self._peers,
-            view=self.view,
-            clock=self.clock,
-            rng=self.rng,
-            request_sync=self.syncs.request,
-            bootstrap=self.tiering.reader if self.tiering is not None else None,
-        )
-        self.replicas = ReplicaManager(
-            broker_id=config.broker_id,
-            incarnation=volume.incarnation,
-            resumable_incarnation=volume.resumable_incarnation if attempts is not None else None,
-            generation=volume.identity.generation,
-            view=self.view,
-            logs=self.logs,
-            fetchers=fetchers,
-            clock=self.clock,
-            flush=self._flush,
-            attempts=attempts or {},
-            run_blocking=self._blocking,
-            persist_view=volume.save_view,
-            has_bucket=self.tiering is not None,
-        )
-        self.disk_watch = DiskWatch(
-            config, self._disk, self.logs, self.clock, self.replicas.high_watermark_of, self._blocking
-        )
         self.replication = Replication(
             config,
-            replicas=self.replicas,
-            fetchers=fetchers,
-            throttles=throttles,
+            volume,
+            peers=self._peers,
+            bootstrap=self.tiering.reader if self.tiering is not None else None,
+            logs=self.logs,
             view=self.view,
             store=self.store,
             disk=self._disk,
             clock=self.clock,
             rng=self.rng,
+            request_sync=self.syncs.request,
             run_blocking=self._blocking,
+        )
+        self.replicas = self.replication.replicas
+        self.disk_watch = DiskWatch(
+            config, self._disk, self.logs, self.clock, self.replicas.high_watermark_of, self._blocking
         )
 
     def _make_handlers(self) -> None:

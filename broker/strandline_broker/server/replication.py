@@ -1,6 +1,6 @@
-"""How one broker follows others and is followed: its fetchers, the keeper of its ISRs, and the handing over before a stop.
+"""How one broker follows others and is followed: replicas, fetchers, the keeper of its ISRs, handing over before a stop.
 
-Made by `server.broker`, which owns everything that it is made of.
+Made by `server.broker` once the volume is open and it is known how others are reached.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from strandline_broker.api.fetch_replica import WHOLE_INTERVAL_S, ReplicaFetchHandler
 from strandline_broker.api.fetch_sessions import FetchSessionCache
+from strandline_broker.cluster.model import ReplicaRef
 from strandline_broker.cluster.transitions import does_without, spared
 from strandline_broker.replica.attempts import ATTEMPTS_FILE, decode_attempts
 from strandline_broker.replica.fetcher import FetchSettings
 from strandline_broker.replica.fetchers import Fetchers
 from strandline_broker.replica.isr_keeper import IsrKeeper, live_brokers
+from strandline_broker.replica.manager import ReplicaManager
+from strandline_broker.replica.partition import FlushMode
 from strandline_broker.replica.throttle import FOLLOWER_REPLICAS, LEADER_REPLICAS, ReplicationThrottle
 
 if TYPE_CHECKING:
@@ -23,17 +26,18 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from strandline_broker.cluster.cache import ClusterCache
-    from strandline_broker.cluster.model import PartitionState, ReplicaRef
+    from strandline_broker.cluster.model import PartitionState
     from strandline_broker.cluster.store import ClusterStore
     from strandline_broker.cluster.view import ClusterView
+    from strandline_broker.log.manager import LogManager
     from strandline_broker.peers.contract import Peers
     from strandline_broker.replica.attempts import PartitionKey
-    from strandline_broker.replica.manager import ReplicaManager
     from strandline_broker.replica.partition import Partition
     from strandline_broker.replica.remote import TierBootstrap
     from strandline_broker.seams.clock import Clock
     from strandline_broker.seams.disk import Disk
     from strandline_broker.server.config import BrokerConfig
+    from strandline_broker.server.volume import Volume
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +68,7 @@ class Throttles(NamedTuple):
         )
 
 
-def make_fetchers(
+def _make_fetchers(
     config: BrokerConfig,
     own: ReplicaRef,
     *,
@@ -100,7 +104,7 @@ def make_fetchers(
     )
 
 
-def load_attempts(disk: Disk) -> Mapping[PartitionKey, list[PartitionState]] | None:
+def _load_attempts(disk: Disk) -> Mapping[PartitionKey, list[PartitionState]] | None:
     """Return the ISR changes whose outcome was open at the last stop, None if that cannot be told. Raises DiskError."""
     try:
         return decode_attempts(disk.read_bytes(ATTEMPTS_FILE))
@@ -111,29 +115,82 @@ def load_attempts(disk: Disk) -> Mapping[PartitionKey, list[PartitionState]] | N
         return None
 
 
+def _make_replicas(
+    config: BrokerConfig,
+    volume: Volume,
+    attempts: Mapping[PartitionKey, list[PartitionState]] | None,
+    *,
+    fetchers: Fetchers,
+    logs: LogManager,
+    view: ClusterView,
+    clock: Clock,
+    run_blocking: Callable[[Callable[[], object]], Awaitable[object]],
+    has_bucket: bool,
+) -> ReplicaManager:
+    """Return this broker's replicas, none open; without `attempts` no epoch is resumed."""
+    return ReplicaManager(
+        broker_id=config.broker_id,
+        incarnation=volume.incarnation,
+        resumable_incarnation=volume.resumable_incarnation if attempts is not None else None,
+        generation=volume.identity.generation,
+        view=view,
+        logs=logs,
+        fetchers=fetchers,
+        clock=clock,
+        flush=FlushMode(config.flush),
+        attempts=attempts or {},
+        run_blocking=run_blocking,
+        persist_view=volume.save_view,
+        has_bucket=has_bucket,
+    )
+
+
 class Replication:
     """See the module."""
 
     def __init__(
         self,
         config: BrokerConfig,
+        volume: Volume,
         *,
-        replicas: ReplicaManager,
-        fetchers: Fetchers,
-        throttles: Throttles,
+        peers: Peers | None,
+        bootstrap: TierBootstrap | None,
+        logs: LogManager,
         view: ClusterView,
         store: ClusterStore,
         disk: Disk,
         clock: Clock,
         rng: random.Random,
+        request_sync: Callable[[Partition], None],
         run_blocking: Callable[[Callable[[], object]], Awaitable[object]],
     ) -> None:
+        """Without `peers` nothing is copied; without `bootstrap`, that is a bucket, whole logs only. Raises DiskError."""
         self._config = config
-        self._replicas = replicas
         self._view = view
         self._roles_changed = asyncio.Event()
-        self.fetchers = fetchers
-        self.throttles = throttles
+        self.throttles = throttles = Throttles.make(config.broker_id, view)
+        self.fetchers = _make_fetchers(
+            config,
+            ReplicaRef(config.broker_id, volume.identity.generation),
+            throttle=throttles.follower,
+            peers=peers,
+            view=view,
+            clock=clock,
+            rng=rng,
+            request_sync=request_sync,
+            bootstrap=bootstrap,
+        )
+        self.replicas = replicas = _make_replicas(
+            config,
+            volume,
+            _load_attempts(disk),
+            fetchers=self.fetchers,
+            logs=logs,
+            view=view,
+            clock=clock,
+            run_blocking=run_blocking,
+            has_bucket=bootstrap is not None,
+        )
         self.keeper = IsrKeeper(
             store=store,
             view=view,
@@ -203,7 +260,7 @@ class Replication:
         ready = {broker_id for broker_id, broker in live.items() if broker_id != own and not broker.draining}
         led = sum(
             partition.leadership is not None and not ready.isdisjoint(partition.leadership.state.isr_ids)
-            for _, partition in self._replicas.led()
+            for _, partition in self.replicas.led()
         )
         followed = sum(
             own in spared(state, live=live, min_isr=slice_.min_insync_replicas)
