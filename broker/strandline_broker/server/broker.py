@@ -38,6 +38,7 @@ from strandline_broker.server.disk_watch import DiskWatch
 from strandline_broker.server.dynamic_config import DynamicConfig
 from strandline_broker.server.endpoints import Endpoints
 from strandline_broker.server.inter_broker import InterBroker, open_inter_broker
+from strandline_broker.server.joining import hear_of_cluster, take_lease, while_nobody_waits
 from strandline_broker.server.log_failures import LogFailures
 from strandline_broker.server.producer_ids import ProducerIds
 from strandline_broker.server.registration import Registration
@@ -66,9 +67,6 @@ if TYPE_CHECKING:
     from strandline_tiered.object_store import ObjectStore
 
 logger = logging.getLogger(__name__)
-
-# How long a start waits for the cluster store when the last known cluster state would do.
-_STALE_AFTER_S = 2.0
 
 
 class Broker:
@@ -168,7 +166,9 @@ class Broker:
         self._volume = await Volume.open(
             self._disk, config, self.rng, self.store, self.logs, self._blocking, self._boot_id
         )
-        await self._announce_incarnation()
+        if (path := config.termination_message_file) is not None:
+            # Which life this is, where whoever sees the process end can read it.
+            await self._blocking(lambda: write_incarnation(path, self._volume.incarnation))
         await self._open_inter_broker()
         self._make_replication()
         knows_cluster = self._volume.load_view(self.view)
@@ -178,7 +178,7 @@ class Broker:
             self.view, dynamic_config=dynamic_config, replicas=self.replicas, storage=self.storage
         )
         self.tasks.spawn(self.view.run())
-        await self._hear_of_cluster(knows_cluster)
+        await hear_of_cluster(self.view, knows_cluster=knows_cluster)
         await self._listen()
         dynamic_config.apply(self.view.state)
         self._registration = Registration(
@@ -190,28 +190,15 @@ class Broker:
             rng=self.rng,
             on_lost=self._on_lost,
         )
-        await self._take_lease()
+        await take_lease(self._registration.keeper, self.view, self._take_roles)
         await self.view.wait_fresh()
         await self.replicas.reconcile()
         self._start_upkeep()
         self._start_cleaning()
         if prepare is not None and not self.replication.is_awaited():
-            await self._while_nobody_waits(prepare())
+            await while_nobody_waits(prepare(), self.view, self.replication.is_awaited)
         await self._registration.keeper.set_state(BrokerPhase.RUNNING)
         self.ready = True
-
-    async def _while_nobody_waits(self, preparing: asyncio.Future[None]) -> None:
-        awaited = self._loop.create_task(self.view.wait_until(lambda _: self.replication.is_awaited()))
-        try:
-            await asyncio.wait((preparing, awaited), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            awaited.cancel()
-
-    async def _announce_incarnation(self) -> None:
-        """Say which life this is where whoever sees the process end can read it."""
-        path = self.config.termination_message_file
-        if path is not None:
-            await self._blocking(lambda: write_incarnation(path, self._volume.incarnation))
 
     def _make_replication(self) -> None:
         config, volume = self.config, self._volume
@@ -303,33 +290,9 @@ class Broker:
         self.log_failures.start(self.tasks)
         self._endpoints.follow(self.tasks, self._registration.announce_endpoints)
 
-    async def _hear_of_cluster(self, knows_cluster: bool) -> None:
-        """Learn what the cluster is now, before any client can ask.
-
-        Without a saved state one would tell them that their topics do not exist, and with one who led when it was saved:
-        that is only good enough while the store does not answer.
-        """
-        try:
-            await self.view.wait_fresh(_STALE_AFTER_S if knows_cluster else None)
-        except TimeoutError:
-            logger.warning("the cluster store does not answer; serving from the last known cluster state")
-
-    async def _take_lease(self) -> None:
-        """Take the Lease, and only then lead and follow; unless the store is away: brokers serve without it (invariant 3).
-
-        A leader would else find the Lease of the last life, take a follower for one that runs, and take it into an ISR that
-        the controller takes it out of a moment later.
-        """
-        acquiring = self._loop.create_task(self._registration.keeper.acquire())
-        try:
-            await asyncio.wait(
-                (acquiring,), timeout=_STALE_AFTER_S if self.view.fresh_since is not None else 0.0
-            )
-            await self.replicas.reconcile()
-            self.tasks.spawn(self._view_follower.run())
-            await acquiring
-        finally:
-            acquiring.cancel()
+    async def _take_roles(self) -> None:
+        await self.replicas.reconcile()
+        self.tasks.spawn(self._view_follower.run())
 
     def _start_cleaning(self) -> None:
         if self.config.log_cleaner_enable:
