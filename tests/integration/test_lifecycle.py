@@ -77,8 +77,7 @@ async def crash(broker: Broker) -> None:
         await broker.tiering.close()
     await broker.server.close(0)
     await broker.syncs.flusher.drain()
-    for pool in (broker._sync_executor, broker._executor, broker._removals):
-        pool.shutdown()  # a log may just be opened there
+    broker.disk_threads.shutdown()  # a log may just be opened there
     for log in broker.logs:
         log._forget_files()
 
@@ -201,9 +200,7 @@ def test_a_volume_of_another_broker_is_refused(tmp_path: Path) -> None:
             other = made.broker(1, disk=LocalDisk(tmp_path / "broker-0"))
             with pytest.raises(IdentityError, match="belongs to broker 0"):
                 await other.start()
-            other._sync_executor.shutdown()
-            other._executor.shutdown()
-            other._removals.shutdown()
+            other.disk_threads.shutdown()
 
     run(scenario())
 

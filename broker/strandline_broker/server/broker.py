@@ -34,6 +34,7 @@ from strandline_broker.server.bucket_keeper import BucketKeeper
 from strandline_broker.server.bucket_watch import BucketWatch
 from strandline_broker.server.cleaning import CleaningService
 from strandline_broker.server.config import RACK_AWARE_REPLICA_SELECTOR
+from strandline_broker.server.disk_threads import DiskThreads
 from strandline_broker.server.disk_watch import DiskWatch
 from strandline_broker.server.dynamic_config import DynamicConfig
 from strandline_broker.server.endpoints import Endpoints
@@ -108,10 +109,7 @@ class Broker:
         self._boot_id = boot_id
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._sync_executor = threads.pool("log-sync")
-        # One thread: the log manager wants its blocking calls one at a time. Removals may take long and wait elsewhere.
-        self._executor = threads.pool("disk")
-        self._removals = threads.pool("disk-removals")
+        self.disk_threads = DiskThreads(self._loop, threads)
         self.tasks = Tasks(self._loop)
         self.view = ClusterView(store, config.cluster_name, rng=rng)
         self.logs = LogManager(
@@ -119,20 +117,21 @@ class Broker:
             clock,
             max_open_files=config.log_open_files_max,
             producer_expiration_ms=config.producer_id_expiration_ms,
-            in_background=self._removals.submit,
+            in_background=self.disk_threads.removals.submit,
         )
         self.storage = StorageWatch(
-            disk, clock=clock, run_blocking=self._blocking, announce=self._announce_storage
+            disk, clock=clock, run_blocking=self.disk_threads.run, announce=self._announce_storage
         )
+        self.disk_threads.on_error = self.storage.out_of_space
         self.logs.on_write_failed = self.storage.write_failed
         self.syncs = Syncs(
             self._loop,
-            self._sync_executor,
+            self.disk_threads.syncs,
             partition_of=lambda log: self.replicas.partition_of(log),  # noqa: PLW0108 - made later: they ask for syncs
             write_failed=self.storage.write_failed,
             on_failed=self._sync_failed,
         )
-        self._producer_ids = ProducerIds(store, config.cluster_name, disk, rng, self._blocking)
+        self._producer_ids = ProducerIds(store, config.cluster_name, disk, rng, self.disk_threads.run)
         self._inter_broker: InterBroker | None = None
         self._peers = peers
         self._bucket = bucket
@@ -164,11 +163,11 @@ class Broker:
         """
         config = self.config
         self._volume = await Volume.open(
-            self._disk, config, self.rng, self.store, self.logs, self._blocking, self._boot_id
+            self._disk, config, self.rng, self.store, self.logs, self.disk_threads.run, self._boot_id
         )
         if (path := config.termination_message_file) is not None:
             # Which life this is, where whoever sees the process end can read it.
-            await self._blocking(lambda: write_incarnation(path, self._volume.incarnation))
+            await self.disk_threads.run(lambda: write_incarnation(path, self._volume.incarnation))
         await self._open_inter_broker()
         self._make_replication()
         knows_cluster = self._volume.load_view(self.view)
@@ -217,22 +216,33 @@ class Broker:
             clock=self.clock,
             rng=self.rng,
             request_sync=self.syncs.request,
-            run_blocking=self._blocking,
+            run_blocking=self.disk_threads.run,
         )
         self.replicas = self.replication.replicas
         self.disk_watch = DiskWatch(
-            config, self._disk, self.logs, self.clock, self.replicas.high_watermark_of, self._blocking
+            config, self._disk, self.logs, self.clock, self.replicas.high_watermark_of, self.disk_threads.run
         )
 
     def _make_handlers(self) -> None:
         config = self.config
-        self.groups = self._make_groups()
         volume = self._volume
+        self.groups = GroupCoordinator(
+            config.group_config(),
+            view=self.view,
+            replicas=self.replicas,
+            clock=self.clock,
+            rng=self.rng,
+            loop=self._loop,
+            request_sync=self.syncs.request,
+            run_blocking=self.disk_threads.run,
+            commit_timeout_ms=config.offsets_commit_timeout_ms,
+            snapshots=self.tiering,
+        )
         self.log_failures = LogFailures(
             self.replicas,
             before_retry=self.groups.reconcile,
             after_retry=self._roles_changed,
-            renew_generation=lambda: self._blocking(lambda: volume.renew_generation(self.rng)),
+            renew_generation=lambda: self.disk_threads.run(lambda: volume.renew_generation(self.rng)),
             end=self._on_lost,
             clock=self.clock,
         )
@@ -284,7 +294,7 @@ class Broker:
             produce=self.produce,
             groups=self.groups,
             clock=self.clock,
-            run_blocking=self._blocking,
+            run_blocking=self.disk_threads.run,
         )
         upkeep.start(self.tasks)
         self.log_failures.start(self.tasks)
@@ -315,7 +325,7 @@ class Broker:
             clock=self.clock,
             rng=self.rng,
             threads=self._threads,
-            run_blocking=self._blocking,
+            run_blocking=self.disk_threads.run,
         )
 
     async def _open_inter_broker(self) -> None:
@@ -328,24 +338,10 @@ class Broker:
             tasks=self.tasks,
             clock=self.clock,
             rng=self.rng,
-            executor=self._executor,
+            executor=self.disk_threads.executor,
         )
         if self._inter_broker is not None:
             self._peers = self._inter_broker.peers(self._network)
-
-    def _make_groups(self) -> GroupCoordinator:
-        return GroupCoordinator(
-            self.config.group_config(),
-            view=self.view,
-            replicas=self.replicas,
-            clock=self.clock,
-            rng=self.rng,
-            loop=self._loop,
-            request_sync=self.syncs.request,
-            run_blocking=self._blocking,
-            commit_timeout_ms=self.config.offsets_commit_timeout_ms,
-            snapshots=self.tiering,
-        )
 
     def warm_up(self) -> None:
         """Load what this broker needs when it is handed its first leaderships. Blocks; for a thread."""
@@ -386,13 +382,11 @@ class Broker:
         await self.syncs.flusher.drain()
         await self.log_failures.before_stop()
         high_watermarks = self.replicas.high_watermarks()
-        clean = await self._blocking(lambda: self.logs.close(high_watermarks))
+        clean = await self.disk_threads.run(lambda: self.logs.close(high_watermarks))
         if clean and self.replicas.may_be_resumed:
-            await self._blocking(self._volume.mark_clean_stop)
+            await self.disk_threads.run(self._volume.mark_clean_stop)
         await self._registration.release()
-        self._sync_executor.shutdown()
-        self._executor.shutdown()
-        self._removals.shutdown()
+        self.disk_threads.shutdown()
         logger.info("broker %d stopped %s", self.config.broker_id, "clean" if clean else "with errors")
 
     # -- BrokerApi -----------------------------------------------------------------------------------------------------
@@ -405,7 +399,9 @@ class Broker:
 
     async def describe_log_dirs(self) -> Sequence[LogDir]:
         """Return the one directory that holds logs, with every replica in it."""
-        return [await log_dirs.describe(self.config.data_dir, self._disk, self.replicas, self._blocking)]
+        return [
+            await log_dirs.describe(self.config.data_dir, self._disk, self.replicas, self.disk_threads.run)
+        ]
 
     async def allocate_producer_id(self) -> int:
         """Return a producer id that nobody was given before. Raises KafkaError."""
@@ -420,10 +416,3 @@ class Broker:
     def _sync_failed(self, partition: Partition) -> None:
         if self.replicas.has_lost(partition):
             self.tasks.spawn(self.log_failures.retry())
-
-    async def _blocking(self, work: Callable[[], object]) -> object:
-        try:
-            return await self._loop.run_in_executor(self._executor, work)
-        except OSError as error:
-            self.storage.out_of_space(error)
-            raise
