@@ -78,7 +78,7 @@ def test_a_long_poll_is_answered_when_data_arrives_and_empty_when_its_time_is_up
             await leads(broker, "t")
             reader, writer = await made.connect(broker), await made.connect(broker)
             reader.send(ApiKey.FETCH, FETCH_V, fetch("t", {0: 0}, max_wait_ms=9_000))
-            while broker.fetch.parked_count == 0:
+            while broker.handlers.fetch.parked_count == 0:
                 await asyncio.sleep(0)
             await writer.ask(ApiKey.PRODUCE, PRODUCE_V, produce("t", {0: batch(b"x")}))
             assert values(row(await reader.receive(ApiKey.FETCH, FETCH_V))) == [(0, b"x")]
@@ -87,7 +87,7 @@ def test_a_long_poll_is_answered_when_data_arrives_and_empty_when_its_time_is_up
             assert row(answer).high_watermark == 1
             # min_bytes holds the answer back although there is data.
             reader.send(ApiKey.FETCH, FETCH_V, fetch("t", {0: 1}, max_wait_ms=9_000, min_bytes=150))
-            while broker.fetch.parked_count == 0:
+            while broker.handlers.fetch.parked_count == 0:
                 await asyncio.sleep(0)
             for _ in range(3):
                 await writer.ask(ApiKey.PRODUCE, PRODUCE_V, produce("t", {0: batch(b"y")}))
@@ -105,11 +105,11 @@ def test_a_long_poll_of_a_lost_connection_is_forgotten(tmp_path: Path) -> None:
             await leads(broker, "t")
             client = await made.connect(broker)
             client.send(ApiKey.FETCH, FETCH_V, fetch("t", {0: 0}, max_wait_ms=9_000))
-            while broker.fetch.parked_count == 0:
+            while broker.handlers.fetch.parked_count == 0:
                 await asyncio.sleep(0)
             connection = next(iter(broker.server.connections))
             connection.close("the test cuts it")
-            assert broker.fetch.parked_count == 0
+            assert broker.handlers.fetch.parked_count == 0
             partition = broker.partition("t", 0)
             assert not partition.fetch_waiters
             await client.close()

@@ -19,21 +19,16 @@ import logging
 from typing import TYPE_CHECKING
 
 from strandline_broker.api.dispatch import Dispatcher
-from strandline_broker.api.fetch import FetchHandler
-from strandline_broker.api.fetch_sessions import FetchSessionCache
 from strandline_broker.api.handlers import build_registry
-from strandline_broker.api.produce import ProduceHandler
 from strandline_broker.cluster.model import BrokerPhase, ReplicaRef
 from strandline_broker.cluster.view import ClusterView
 from strandline_broker.coordinator import groups
-from strandline_broker.coordinator.groups import GroupCoordinator
 from strandline_broker.log.manager import LogManager
 from strandline_broker.net.server import Server
 from strandline_broker.server import log_dirs
 from strandline_broker.server.bucket_keeper import BucketKeeper
 from strandline_broker.server.bucket_watch import BucketWatch
 from strandline_broker.server.cleaning import CleaningService
-from strandline_broker.server.config import RACK_AWARE_REPLICA_SELECTOR
 from strandline_broker.server.disk_threads import DiskThreads
 from strandline_broker.server.disk_watch import DiskWatch
 from strandline_broker.server.dynamic_config import DynamicConfig
@@ -44,6 +39,7 @@ from strandline_broker.server.log_failures import LogFailures
 from strandline_broker.server.producer_ids import ProducerIds
 from strandline_broker.server.registration import Registration
 from strandline_broker.server.replication import Replication
+from strandline_broker.server.request_handlers import RequestHandlers
 from strandline_broker.server.storage_health import StorageWatch
 from strandline_broker.server.syncs import Syncs
 from strandline_broker.server.tasks import Tasks
@@ -58,6 +54,7 @@ if TYPE_CHECKING:
 
     from strandline_broker.api.context import LogDir
     from strandline_broker.cluster.store import ClusterStore
+    from strandline_broker.coordinator.groups import GroupCoordinator
     from strandline_broker.peers.contract import Peers
     from strandline_broker.replica.partition import Partition
     from strandline_broker.seams.clock import Clock
@@ -146,6 +143,11 @@ class Broker:
         return self._volume.identity.cluster_id
 
     @property
+    def groups(self) -> GroupCoordinator:
+        """The groups that this broker coordinates."""
+        return self.handlers.groups
+
+    @property
     def own_ref(self) -> ReplicaRef:
         """This broker as ISRs name it."""
         return ReplicaRef(self.config.broker_id, self._volume.identity.generation)
@@ -199,6 +201,21 @@ class Broker:
         await self._registration.keeper.set_state(BrokerPhase.RUNNING)
         self.ready = True
 
+    async def _open_inter_broker(self) -> None:
+        """Make ready to connect to other brokers, and to know them."""
+        if self._peers is not None:
+            return
+        self._inter_broker = await open_inter_broker(
+            self.config,
+            view=self.view,
+            tasks=self.tasks,
+            clock=self.clock,
+            rng=self.rng,
+            executor=self.disk_threads.executor,
+        )
+        if self._inter_broker is not None:
+            self._peers = self._inter_broker.peers(self._network)
+
     def _make_replication(self) -> None:
         config, volume = self.config, self._volume
         self.tiering = Tiering.open(
@@ -224,19 +241,18 @@ class Broker:
         )
 
     def _make_handlers(self) -> None:
-        config = self.config
-        volume = self._volume
-        self.groups = GroupCoordinator(
-            config.group_config(),
-            view=self.view,
+        config, volume = self.config, self._volume
+        self.handlers = RequestHandlers(
+            config,
             replicas=self.replicas,
+            view=self.view,
+            of_followers=self.replication.handler,
+            pressure=self.disk_watch.pressure,
+            snapshots=self.tiering,
             clock=self.clock,
             rng=self.rng,
-            loop=self._loop,
             request_sync=self.syncs.request,
             run_blocking=self.disk_threads.run,
-            commit_timeout_ms=config.offsets_commit_timeout_ms,
-            snapshots=self.tiering,
         )
         self.log_failures = LogFailures(
             self.replicas,
@@ -248,24 +264,24 @@ class Broker:
         )
         self.replicas.on_roles = self._roles_changed
         self.replicas.on_recovered = self.replication.keeper.wake
-        pressure, most_ms = self.disk_watch.pressure, config.request_timeout_max_ms
-        self.produce = ProduceHandler(
-            self.replicas, self.view, self.clock, self.syncs.request, most_ms, pressure
-        )
-        self.sessions = FetchSessionCache(self.rng, slots=config.max_incremental_fetch_session_cache_slots)
-        self.fetch = FetchHandler(
-            self.replicas,
-            self.view,
-            self.sessions,
-            self.clock,
-            self._loop,
-            self.replication.handler,
-            max_bytes=config.fetch_max_bytes,
-            max_parked=config.fetch_parked_max,
-            rack_aware=config.replica_selector_class == RACK_AWARE_REPLICA_SELECTOR,
-        )
-        self._dispatcher = Dispatcher(self, self.produce, self.fetch)
+        self._dispatcher = Dispatcher(self, self.handlers.produce, self.handlers.fetch)
         self.server = Server(self._network, self._dispatcher, config.net_limits())
+
+    async def _listen(self) -> None:
+        self._endpoints = await Endpoints.open(
+            self.config,
+            self.server,
+            inter_broker_guard=self._inter_broker.guard if self._inter_broker is not None else None,
+            tasks=self.tasks,
+            clock=self.clock,
+            rng=self.rng,
+            threads=self._threads,
+            run_blocking=self.disk_threads.run,
+        )
+
+    async def _take_roles(self) -> None:
+        await self.replicas.reconcile()
+        self.tasks.spawn(self._view_follower.run())
 
     def _start_upkeep(self) -> None:
         config = self.config
@@ -280,10 +296,12 @@ class Broker:
             )
             self.keeper.start(self.tasks)
             self.tasks.spawn(self.disk_watch.run())
-            max_age_ms, pressure = config.tiering_max_unuploaded_age_ms, self.disk_watch.pressure
-            keeper = self._registration.keeper
             watch = BucketWatch(
-                self.tiering, max_age_ms, pressure=pressure, lease_keeper=keeper, clock=self.clock
+                self.tiering,
+                config.tiering_max_unuploaded_age_ms,
+                pressure=self.disk_watch.pressure,
+                lease_keeper=self._registration.keeper,
+                clock=self.clock,
             )
             self.tasks.spawn(watch.run())
         upkeep = Upkeep(
@@ -291,18 +309,13 @@ class Broker:
             logs=self.logs,
             replicas=self.replicas,
             flusher=self.syncs.flusher,
-            produce=self.produce,
-            groups=self.groups,
+            expire=self.handlers.expire,
             clock=self.clock,
             run_blocking=self.disk_threads.run,
         )
         upkeep.start(self.tasks)
         self.log_failures.start(self.tasks)
         self._endpoints.follow(self.tasks, self._registration.announce_endpoints)
-
-    async def _take_roles(self) -> None:
-        await self.replicas.reconcile()
-        self.tasks.spawn(self._view_follower.run())
 
     def _start_cleaning(self) -> None:
         if self.config.log_cleaner_enable:
@@ -315,33 +328,6 @@ class Broker:
                 replicas=self.replicas,
                 flusher=self.syncs.flusher,
             )
-
-    async def _listen(self) -> None:
-        self._endpoints = await Endpoints.open(
-            self.config,
-            self.server,
-            inter_broker_guard=self._inter_broker.guard if self._inter_broker is not None else None,
-            tasks=self.tasks,
-            clock=self.clock,
-            rng=self.rng,
-            threads=self._threads,
-            run_blocking=self.disk_threads.run,
-        )
-
-    async def _open_inter_broker(self) -> None:
-        """Make ready to connect to other brokers, and to know them."""
-        if self._peers is not None:
-            return
-        self._inter_broker = await open_inter_broker(
-            self.config,
-            view=self.view,
-            tasks=self.tasks,
-            clock=self.clock,
-            rng=self.rng,
-            executor=self.disk_threads.executor,
-        )
-        if self._inter_broker is not None:
-            self._peers = self._inter_broker.peers(self._network)
 
     def warm_up(self) -> None:
         """Load what this broker needs when it is handed its first leaderships. Blocks; for a thread."""

@@ -170,8 +170,8 @@ def take_snapshot(broker: Broker) -> Snapshot:
         net={name: getattr(net, name) for name in _NET_COUNTERS},
         connections=dict(net.open_by_listener),
         closed={reason.value: count for reason, count in net.closed.items()},
-        parked_fetches=broker.fetch.parked_count,
-        fetch_sessions=len(broker.sessions),
+        parked_fetches=broker.handlers.fetch.parked_count,
+        fetch_sessions=len(broker.handlers.sessions),
         sync_groups=broker.syncs.flusher.groups,
         replication=ReplicationTotals.of(broker.replication),
     )

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from strandline_broker.api.produce import ProduceHandler
-    from strandline_broker.coordinator.groups import GroupCoordinator
     from strandline_broker.log.flusher import Flusher
     from strandline_broker.log.manager import LogManager
     from strandline_broker.replica.manager import ReplicaManager
@@ -25,7 +23,7 @@ EXPIRY_INTERVAL_S: Final = 0.25
 
 
 class Upkeep:
-    """See the module. `run_blocking` runs a function in a thread that may wait for a disk; it raises OSError."""
+    """See the module. `expire` answers requests whose time is up; `run_blocking` has a thread that may wait for a disk."""
 
     def __init__(
         self,
@@ -34,8 +32,7 @@ class Upkeep:
         logs: LogManager,
         replicas: ReplicaManager,
         flusher: Flusher,
-        produce: ProduceHandler,
-        groups: GroupCoordinator,
+        expire: Callable[[], None],
         clock: Clock,
         run_blocking: Callable[[Callable[[], object]], Awaitable[object]],
     ) -> None:
@@ -44,8 +41,7 @@ class Upkeep:
         self._logs = logs
         self._replicas = replicas
         self._flusher = flusher
-        self._produce = produce
-        self._groups = groups
+        self._expire_requests = expire
         self._clock = clock
         self._run_blocking = run_blocking
 
@@ -56,8 +52,7 @@ class Upkeep:
         tasks.every(self._checkpoint_interval_s, self._checkpoint)
 
     async def _expire(self) -> None:
-        self._produce.expire()
-        self._groups.expire()
+        self._expire_requests()
 
     async def _sweep(self) -> None:
         for log in self._logs.sweep(self._clock.now_ms(), self._replicas.high_watermark_of):
