@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.unit.api.support import CLUSTER_NAME, FakeBroker, add_topic, broker, lease, led, partition_set, run
 
-from strandline_broker.cluster.model import LEASE, TOPIC, Topic, new_object
+from strandline_broker.cluster.model import LEASE, TOPIC, BrokerPhase, Topic, new_object
 from strandline_broker.cluster.replica_assignment import ANNOTATION_REPLICA_ASSIGNMENT, parse_assignment
 from strandline_broker.errors import ErrorCode
 from strandline_broker.wire.api_keys import ApiKey
@@ -157,6 +157,19 @@ def test_refused(wish: dict[str, Any], error: ErrorCode, validate_only: bool) ->
             assert row.error_code is error
             assert row.error_message
             assert await objects(fake) == []
+
+    run(main())
+
+
+def test_the_broker_that_answers_counts_although_its_lease_is_still_shown_at_its_start() -> None:
+    async def main() -> None:
+        async with broker(brokers=0, controller=False) as fake:
+            for broker_id in (0, 1):
+                await fake.store.create(LEASE, lease(broker_id, state=BrokerPhase.STARTING))
+            await fake.view.wait_until(lambda view: len(view.leases) == 2, 10)
+            one, two = topic("one", 1, 1), topic("two", 1, 2)
+            assert await error_of(fake, one, validate_only=True) is ErrorCode.NONE
+            assert await error_of(fake, two, validate_only=True) is ErrorCode.INVALID_REPLICATION_FACTOR
 
     run(main())
 

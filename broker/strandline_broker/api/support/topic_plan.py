@@ -59,7 +59,12 @@ def plan_topic(
             ErrorCode.INVALID_REQUEST, f"Topic '{name}' is internal: the cluster makes it itself."
         )
     config = _check_configs(view, configs)
-    live = sorted(broker_id for broker_id, lease in view.leases.items() if is_live(lease))
+    # The broker that answers evidently lives, though the store may still show it at its start.
+    live = sorted(
+        broker_id
+        for broker_id, lease in view.leases.items()
+        if is_live(lease) or broker_id == settings.broker_id
+    )
     if assignments:
         if replicas != _DEFAULT or partitions != _DEFAULT:
             what = "replication factor" if replicas != _DEFAULT else "numPartitions"
