@@ -105,6 +105,7 @@ class Cluster:
         )
         self.lost: list[str] = []
         self.bucket: ObjectStore | None = None
+        self._clients: list[Client] = []
         # Two lives of a broker must not draw the same incarnation.
         self._seeds = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
@@ -150,9 +151,17 @@ class Cluster:
         )
 
     async def connect(self, broker: Broker, listener: str = "PLAINTEXT") -> Client:
-        """Open a connection to a broker."""
+        """Open a connection to a broker; it is closed with the cluster, if the test does not come so far."""
         host, port = broker.server.address(listener)
-        return Client(*await asyncio.open_connection(host, port))
+        client = Client(*await asyncio.open_connection(host, port))
+        self._clients.append(client)
+        return client
+
+    async def disconnect(self) -> None:
+        """Close what `connect` opened, or what is left of it."""
+        for client in self._clients:
+            with contextlib.suppress(OSError):
+                await client.close()
 
     async def create_topic(
         self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None, *, replicas: int = 1
@@ -179,6 +188,7 @@ async def cluster(
     try:
         yield made
     finally:
+        await made.disconnect()
         await made.stop_controller()
         await store.close()
 
