@@ -78,7 +78,8 @@ class LocalReplica(PartitionOffsets):
     def read(self, offset: int, max_bytes: int, *, min_one_batch: bool) -> FileSlice | None:
         """Return what consumers may see from `offset` on, or None if there is nothing yet.
 
-        Raises KafkaError(OFFSET_OUT_OF_RANGE).
+        Raises KafkaError OFFSET_OUT_OF_RANGE, and NOT_LEADER_OR_FOLLOWER beyond what a follower has: only the leader knows
+        whether there is something. A client with old metadata would take a former leader's word for it, and begin anew.
         """
         high_watermark = self.high_watermark
         if offset == high_watermark:
@@ -86,7 +87,9 @@ class LocalReplica(PartitionOffsets):
         if offset > high_watermark:
             # Between the high watermark and the log end there is nothing to see yet; beyond the end never was anything.
             if offset > self.log.end_offset:
-                raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
+                raise KafkaError(
+                    ErrorCode.OFFSET_OUT_OF_RANGE if self.is_leader else ErrorCode.NOT_LEADER_OR_FOLLOWER
+                )
             return None
         return self.log.read(offset, max_bytes, high_watermark, min_one_batch=min_one_batch)
 
