@@ -1,9 +1,10 @@
 """Fetch (key 1), versions 4-18.
 
 Differences from Kafka: a replica's fetch is answered only on the inter-broker listener (`fetch_replica.py`); the leader
-reads what lies only in the bucket, and followers send consumers of it to the leader; what is here is not held back for what
-is still being read there; read-committed filtering arrives with transactions (until then the last stable offset is the high
-watermark).
+reads what lies only in the bucket, and followers send consumers of it to the leader; beyond the end of its log a follower
+answers NOT_LEADER_OR_FOLLOWER (Kafka: OFFSET_OUT_OF_RANGE, after which a client with old metadata that takes it for the
+leader would begin anew); what is here is not held back for what is still being read from the bucket; read-committed
+filtering arrives with transactions (until then the last stable offset is the high watermark).
 
 Version notes: v7 sessions (KIP-227), v9 leader epochs (KIP-320), v11 rack (KIP-392), v12 flexible, diverging epochs
 (KIP-595), v13 topic ids (KIP-516), v15 ReplicaState (KIP-903), v16 node endpoints (KIP-951), v17-18 replica fields.
